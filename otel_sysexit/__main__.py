@@ -1,0 +1,46 @@
+"""Entry point of `otel-sysexit` and of `python -m otel_sysexit`."""
+
+import os
+import sys
+from typing import NoReturn
+
+# What a traced command gets; ours is changed below.
+_ENVIRON = dict(os.environ)
+# Columns are added and shifted here, no matrices multiplied: threads for that would only cost memory.
+os.environ["OPENBLAS_NUM_THREADS"] = "1"
+
+
+def main() -> NoReturn:
+    """Run the command line; every failure of ours is one line on stderr and a defined exit status."""
+    import logging  # noqa: PLC0415 (the environment comes first)
+
+    import click  # noqa: PLC0415
+
+    from otel_sysexit.cli import cli  # noqa: PLC0415
+    from otel_sysexit.command import CommandError  # noqa: PLC0415
+    from otel_sysexit.errors import EXIT_STATUS, AgentError  # noqa: PLC0415
+    from otel_sysexit.view import say  # noqa: PLC0415
+
+    # The exporters log each retry; what matters of it is in the ledger, with its reason.
+    logging.getLogger("opentelemetry").setLevel(logging.CRITICAL + 1)
+    try:
+        status = cli.main(prog_name="otel-sysexit", standalone_mode=False, obj=_ENVIRON)
+    except CommandError as error:
+        say(str(error))
+        status = error.exit_status
+    except AgentError as error:
+        say(str(error))
+        status = EXIT_STATUS
+    except click.ClickException as error:
+        say(f"{error.format_message()} (try --help)")
+        status = EXIT_STATUS
+    except KeyboardInterrupt:
+        status = 130
+    sys.stderr.flush()
+    sys.stdout.flush()
+    # Daemon threads may be inside a library that is shutting down: leave without their last words.
+    os._exit(status or 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,93 @@
+"""
+Every attribute that this program writes: name, type, where it stands, what it means.
+
+`docs/attributes.md` is made from this table. Names follow the semantic conventions 1.44.0 where those have one; what
+they do not have (they know no system calls) stands below `syscall.` and `otel_sysexit.`.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+SCHEMA_URL: Final = "https://opentelemetry.io/schemas/1.44.0"
+
+
+@dataclass(frozen=True, slots=True)
+class Attribute:
+    """One attribute."""
+
+    name: str
+    type: str
+    level: str
+    """`resource`, `call`, `process` (span of a process), `window` (root of a window) or `link`."""
+    note: str
+    is_convention: bool = True
+    """Whether OpenTelemetry's semantic conventions define it."""
+
+
+SERVICE_NAME: Final = "service.name"
+PROCESS_PID: Final = "process.pid"
+PROCESS_PARENT_PID: Final = "process.parent_pid"
+PROCESS_CREATION_TIME: Final = "process.creation.time"
+PROCESS_EXECUTABLE_NAME: Final = "process.executable.name"
+PROCESS_EXECUTABLE_PATH: Final = "process.executable.path"
+PROCESS_COMMAND: Final = "process.command"
+PROCESS_OWNER: Final = "process.owner"
+PROCESS_EXIT_CODE: Final = "process.exit.code"
+HOST_NAME: Final = "host.name"
+HOST_ARCH: Final = "host.arch"
+HOST_ID: Final = "host.id"
+OS_TYPE: Final = "os.type"
+DISTRO_NAME: Final = "telemetry.distro.name"
+DISTRO_VERSION: Final = "telemetry.distro.version"
+THREAD_ID: Final = "thread.id"
+THREAD_NAME: Final = "thread.name"
+ERROR_TYPE: Final = "error.type"
+FILE_PATH: Final = "file.path"
+SYSCALL_NAME: Final = "syscall.name"
+SYSCALL_NUMBER: Final = "syscall.number"
+SYSCALL_ABI: Final = "syscall.abi"
+SYSCALL_RETURN_VALUE: Final = "syscall.return_value"
+SYSCALL_ERRNO: Final = "syscall.errno"
+SYSCALL_INTERRUPTED: Final = "syscall.interrupted"
+SYSCALL_RESTARTS: Final = "syscall.restarts"
+SYSCALL_EXECUTED: Final = "syscall.executed"
+SYSCALL_TRUNCATED: Final = "syscall.truncated"
+SYSCALL_ARGUMENT: Final = "syscall.argument."
+WINDOW_CALLS: Final = "otel_sysexit.window.calls"
+WINDOW_ERRORS: Final = "otel_sysexit.window.errors"
+LINK_TYPE: Final = "otel_sysexit.link.type"
+
+ATTRIBUTES: Final = (
+    Attribute(SERVICE_NAME, "string", "resource", "The process's own OTEL_SERVICE_NAME, else service.name of its OTEL_RESOURCE_ATTRIBUTES, else the executable's bare name."),
+    Attribute(PROCESS_PID, "int", "resource", "Thread group id, as the initial pid namespace has it."),
+    Attribute(PROCESS_CREATION_TIME, "string", "resource", "ISO 8601; with the pid it identifies a process."),
+    Attribute(PROCESS_PARENT_PID, "int", "resource", "At its start."),
+    Attribute(PROCESS_EXECUTABLE_NAME, "string", "resource", "Bare name of the file that runs; of a script: its interpreter."),
+    Attribute(PROCESS_EXECUTABLE_PATH, "string", "resource", "Absolute path of that file, where known."),
+    Attribute(PROCESS_COMMAND, "string", "resource", "argv[0]."),
+    Attribute(PROCESS_OWNER, "string", "resource", "User name; the number as text where it has none."),
+    Attribute(HOST_NAME, "string", "resource", "As uname(2) gives it."),
+    Attribute(HOST_ID, "string", "resource", "From /etc/machine-id."),
+    Attribute(HOST_ARCH, "string", "resource", "amd64 or arm64."),
+    Attribute(OS_TYPE, "string", "resource", "linux."),
+    Attribute(DISTRO_NAME, "string", "resource", "otel_sysexit."),
+    Attribute(DISTRO_VERSION, "string", "resource", "Version of this program."),
+    Attribute(SYSCALL_NAME, "string", "call", "As in the kernel's tables; `syscall_<number>` when they have none. Also the span's name.", is_convention=False),
+    Attribute(SYSCALL_NUMBER, "int", "call", "As given by the program, in its ABI.", is_convention=False),
+    Attribute(SYSCALL_ABI, "string", "call", "x86_64, i386, x32, aarch64 or arm.", is_convention=False),
+    Attribute(SYSCALL_RETURN_VALUE, "int", "call", "Absent where user space sees none: exit, rt_sigreturn, an interrupted or trapped call.", is_convention=False),
+    Attribute(SYSCALL_ERRNO, "int", "call", "Of calls that failed.", is_convention=False),
+    Attribute(ERROR_TYPE, "string", "call", "The errno's name (ENOENT); absent for benign failures. On a process: the signal that killed it, or its exit code."),
+    Attribute(SYSCALL_INTERRUPTED, "boolean", "call", "True: a signal interrupted it; the kernel restarts it or makes it fail with EINTR.", is_convention=False),
+    Attribute(SYSCALL_RESTARTS, "string", "call", "On restart_syscall: the call that it goes on with.", is_convention=False),
+    Attribute(SYSCALL_EXECUTED, "boolean", "call", "False: seccomp or a tracer skipped it; the span has no length.", is_convention=False),
+    Attribute(SYSCALL_TRUNCATED, "boolean", "call", "True: a path was longer than the 255 bytes that are kept.", is_convention=False),
+    Attribute(SYSCALL_ARGUMENT + "<name>", "int or string", "call", "By the kernel's name for the argument: numbers and pointers as int; a path after the first as string. A first path that could not be read: the pointer.", is_convention=False),
+    Attribute(FILE_PATH, "string", "call", "The first path argument, as given; bytes that are no UTF-8 as \\xNN."),
+    Attribute(THREAD_ID, "int", "call", "The thread's id at sys_enter, as the initial pid namespace has it."),
+    Attribute(THREAD_NAME, "string", "call", "The thread's comm when the call ended."),
+    Attribute(PROCESS_EXIT_CODE, "int", "process", "0 to 255; absent when a signal killed it or it still lives."),
+    Attribute(WINDOW_CALLS, "int", "window", "Calls in this window.", is_convention=False),
+    Attribute(WINDOW_ERRORS, "int", "window", "Of those, calls with error.type.", is_convention=False),
+    Attribute(LINK_TYPE, "string", "link", "`previous_window`.", is_convention=False),
+)  # fmt: skip

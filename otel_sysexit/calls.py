@@ -1,0 +1,320 @@
+"""
+Records of the kernel → calls, as columns.
+
+In: arrays of CALL and STRING records. Out: `Calls`: wall-clock times, kinds, outcomes, converted arguments, paths. It
+does not know who made a call (processes.py) nor what becomes of it. No Python object is made for a call.
+"""
+
+import enum
+import errno
+import fnmatch
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from otel_sysexit.identity import Thread
+from otel_sysexit.kernel import records
+from otel_sysexit.syscalls import Kinds, convert_arguments
+
+_INTERRUPTIONS: Final = np.array([-512, -513, -514, -516], np.int64)
+_SIGRETURNS: Final = frozenset({"rt_sigreturn", "sigreturn"})
+_UNMATCHED_STRINGS_MAX: Final = 4096
+_ERRNOS: Final = {name: number for name, number in vars(errno).items() if isinstance(number, int)}
+PATH_WIDTH: Final = 256
+
+
+class Outcome(enum.IntEnum):
+    """How a call ended, as user space sees it."""
+
+    SUCCEEDED = 0
+    FAILED = 1
+    BENIGN = 2
+    """Returned an errno that is no error: nothing to read yet, a wait that timed out."""
+    INTERRUPTED = 3
+    """By a signal: restarted by the kernel, or made to fail with EINTR when a handler ran."""
+    NO_RETURN = 4
+    """The thread ended in it: exit, exit_group."""
+    NO_VALUE = 5
+    """It ended, and what the kernel shows as its result is not one: rt_sigreturn, trapped by seccomp."""
+
+
+@dataclass(frozen=True, slots=True)
+class Paths:
+    """Texts of path arguments."""
+
+    text: npt.NDArray[np.uint8]
+    """u1[m, 256], valid UTF-8, zero padded."""
+    length: npt.NDArray[np.uint16]
+    """u2[m], bytes."""
+    is_cut: npt.NDArray[np.bool_]
+    """bool[m]: longer than what was captured."""
+
+
+NO_PATHS: Final = Paths(np.empty((0, PATH_WIDTH), np.uint8), np.empty(0, np.uint16), np.empty(0, np.bool_))
+
+
+@dataclass(frozen=True, slots=True)
+class Calls:
+    """A batch of finished calls: n rows, in the order they came from the kernel."""
+
+    start_unix_ns: npt.NDArray[np.uint64]
+    duration_ns: npt.NDArray[np.uint64]
+    end_boot_ns: npt.NDArray[np.uint64]
+    """CLOCK_BOOTTIME at the end, the clock of task records."""
+    tgid: npt.NDArray[np.uint32]
+    tid: npt.NDArray[np.uint32]
+    ret: npt.NDArray[np.int64]
+    args: npt.NDArray[np.int64]
+    """i8[n, 6], as the argument's type says: an int is signed, a pointer's bits are kept."""
+    has_args: npt.NDArray[np.bool_]
+    """False where the registers were gone: a successful exec."""
+    kind: npt.NDArray[np.uint16]
+    """Index into *kinds*."""
+    outcome: npt.NDArray[np.uint8]
+    """`Outcome`."""
+    is_executed: npt.NDArray[np.bool_]
+    """False for a call that seccomp or a tracer skipped; its duration is 0."""
+    errno: npt.NDArray[np.uint16]
+    """0 unless it failed, benignly or not."""
+    path_row: npt.NDArray[np.int32]
+    """i4[n, 2]: rows of *paths* with the first and second path argument; -1: none."""
+    paths: Paths
+    kinds: Kinds
+    thread: npt.NDArray[np.uint32] = field(default_factory=lambda: np.empty(0, np.uint32))
+    """Index into *threads*; filled in by processes.py."""
+    threads: Sequence[Thread] = ()
+
+    def __len__(self) -> int:
+        return len(self.start_unix_ns)
+
+    def take(self, rows: npt.NDArray[np.intp] | slice) -> "Calls":
+        """Return the calls of *rows*; tables that columns point into are shared."""
+        columns = {
+            name: getattr(self, name)[rows]
+            for name in self.__slots__
+            if name not in ("paths", "kinds", "threads")
+        }
+        return replace(self, **columns)
+
+
+@dataclass(frozen=True, slots=True)
+class ExecStrings:
+    """What the kernel said of an exec; "" where it could not."""
+
+    filename: str = ""
+    """As given to execve."""
+    command: str = ""
+    """argv[0]."""
+    executable: str = ""
+    """Bare name of the file that became the program; of a script: its interpreter's."""
+
+    def path(self) -> str | None:
+        """Return the executable's path, where the file name given is one."""
+        is_path = self.filename.startswith("/") and not self.filename.startswith("/dev/fd/")
+        return self.filename if is_path and self.filename.rpartition("/")[2] == self.executable else None
+
+
+class Clock:
+    """Wall-clock time of boot-clock times; the distance of the two clocks is sampled again once a second."""
+
+    def __init__(self) -> None:
+        self._sampled_at = -1.0
+        self._offset_ns = 0
+
+    def offset_ns(self) -> int:
+        """Return CLOCK_REALTIME - CLOCK_BOOTTIME in ns, at most a second old."""
+        now = time.monotonic()
+        if self._sampled_at < 0 or now - self._sampled_at >= 1:
+            self._offset_ns = self._sample()
+            self._sampled_at = now
+        return self._offset_ns
+
+    @staticmethod
+    def _sample() -> int:
+        """Read one clock between two readings of the other; the closest of five pairs is the least disturbed."""
+        best, offset = 1 << 62, 0
+        for _ in range(5):
+            before = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+            wall = time.clock_gettime_ns(time.CLOCK_REALTIME)
+            after = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+            if after - before < best:
+                best, offset = after - before, wall - (before + after) // 2
+        return offset
+
+
+class BenignErrors:
+    """Which failures are no errors: `ERRNO` for every call, or `GLOB:ERRNO` for calls of that name."""
+
+    def __init__(self, text: str) -> None:
+        """
+        Parse a comma list.
+
+        Raises:
+            ValueError: an errno has no name here; the message is one line.
+        """
+        self._everywhere = np.zeros(4096, np.bool_)
+        self._by_name: list[tuple[str, int]] = []
+        for item in filter(None, (part.strip() for part in text.split(","))):
+            name, _, code = item.rpartition(":")
+            number = _ERRNOS.get(code.upper())
+            if number is None:
+                raise ValueError(f"unknown errno {code!r}")
+            if name:
+                self._by_name.append((name, number))
+            else:
+                self._everywhere[number] = True
+
+    def match(
+        self, codes: npt.NDArray[np.uint16], kind: npt.NDArray[np.uint16], kinds: Kinds
+    ) -> npt.NDArray[np.bool_]:
+        """Return bool[n]: whether the failure *codes* of calls of *kind* are benign."""
+        benign = self._everywhere[codes]
+        for pattern, number in self._by_name:
+            rows = np.flatnonzero(codes == number)
+            for index in np.unique(kind[rows]).tolist():
+                if fnmatch.fnmatchcase(kinds[index].name, pattern):
+                    benign[rows[kind[rows] == index]] = True
+        return benign
+
+
+class Decoder:
+    """Turns batches of records into batches of calls; keeps strings that came before their calls."""
+
+    def __init__(self, benign_errors: BenignErrors) -> None:
+        self.kinds = Kinds()
+        self.clock = Clock()
+        self._benign_errors = benign_errors
+        self._strings = np.empty(0, records.STRING)
+
+    def add_strings(self, strings: npt.NDArray[Any]) -> None:
+        """Keep *strings* (dtype STRING) for the calls and tasks that name them."""
+        if len(strings):
+            self._strings = np.concatenate((self._strings, strings))
+
+    def exec_strings(self, tasks: npt.NDArray[Any]) -> dict[int, ExecStrings]:
+        """
+        Return what was executed, by row of *tasks* (dtype TASK), for those that are execs.
+
+        To be asked before the calls are decoded that were read before *tasks*: an exec's call takes its string away.
+        """
+        rows = np.flatnonzero(tasks["kind"] == records.TaskKind.EXEC)
+        if not len(rows):
+            return {}
+        wanted = _keys(tasks[rows], "string_")
+        texts: dict[tuple[int, int], str] = {}
+        for string in self._strings[np.isin(_keys(self._strings), wanted)]:
+            raw = string["text"].tobytes()[: min(max(int(string["length"]), 0), records.STRING_LIMIT)]
+            texts[int(_keys(string)), int(string["role"])] = raw.decode(errors="backslashreplace")
+        return {
+            row: ExecStrings(
+                filename=texts.get((key, records.StringRole.FIRST_PATH), ""),
+                command=texts.get((key, records.StringRole.COMMAND), ""),
+                executable=texts.get((key, records.StringRole.EXECUTABLE), ""),
+            )
+            for row, key in zip(rows.tolist(), wanted.tolist(), strict=True)
+        }
+
+    def decode(self, calls: npt.NDArray[Any]) -> Calls:
+        """
+        Decode *calls* (dtype CALL); the strings read after them must have been added.
+
+        Returns:
+            One row a call, in the same order.
+        """
+        kind = self.kinds.index(calls["abi"], calls["nr"], calls["restarted_nr"])
+        ret = np.ascontiguousarray(calls["ret"])
+        flags = calls["kind_flags"]
+        call_kind = flags & 0x0F
+        is_executed = call_kind != records.CallKind.NOT_EXECUTED
+        has_failed = (ret < 0) & (ret >= -4095)
+        outcome = np.where(has_failed, np.uint8(Outcome.FAILED), np.uint8(Outcome.SUCCEEDED))
+        outcome[np.isin(ret, _INTERRUPTIONS)] = Outcome.INTERRUPTED
+        outcome[self._has_no_value(kind) | (~is_executed & (ret == calls["nr"]))] = Outcome.NO_VALUE
+        outcome[call_kind == records.CallKind.NEVER_RETURNED] = Outcome.NO_RETURN
+        codes = np.where(outcome == Outcome.FAILED, -ret, 0).astype(np.uint16)
+        outcome[(outcome == Outcome.FAILED) & self._benign_errors.match(codes, kind, self.kinds)] = (
+            Outcome.BENIGN
+        )
+        path_row, paths = self._join(calls)
+        start_ns, duration_ns = calls["start_ns"], calls["duration_ns"]
+        return Calls(
+            start_unix_ns=start_ns + np.uint64(self.clock.offset_ns()),
+            duration_ns=np.ascontiguousarray(duration_ns),
+            end_boot_ns=start_ns + duration_ns,
+            tgid=np.ascontiguousarray(calls["tgid"]),
+            tid=np.ascontiguousarray(calls["tid"]),
+            ret=ret,
+            args=convert_arguments(np.ascontiguousarray(calls["args"]), self.kinds.forms(kind)),
+            has_args=(flags & records.HAS_ARGS) != 0,
+            kind=kind,
+            outcome=outcome,
+            is_executed=is_executed,
+            errno=codes,
+            path_row=path_row,
+            paths=paths,
+            kinds=self.kinds,
+        )
+
+    def _has_no_value(self, kind: npt.NDArray[np.uint16]) -> npt.NDArray[np.bool_]:
+        found = [index for index in np.unique(kind).tolist() if self.kinds[index].name in _SIGRETURNS]
+        return np.isin(kind, np.array(found, np.uint16))
+
+    def _join(self, calls: npt.NDArray[Any]) -> tuple[npt.NDArray[np.int32], Paths]:
+        """Find each call's strings by number; what nobody asked for yet is kept, up to a bound."""
+        path_row = np.full((len(calls), 2), -1, np.int32)
+        kept = self._strings
+        if not len(kept):
+            return path_row, NO_PATHS
+        rows = np.flatnonzero(calls["kind_flags"] & records.HAS_STRING)
+        wanted = _keys(calls[rows], "string_")
+        have = _keys(kept)
+        is_used = np.zeros(len(kept), np.bool_)
+        for column, role in enumerate((records.StringRole.FIRST_PATH, records.StringRole.SECOND_PATH)):
+            candidates = np.flatnonzero(kept["role"] == role)
+            if not len(candidates) or not len(wanted):
+                continue
+            order = candidates[np.argsort(have[candidates], kind="stable")]
+            at = np.searchsorted(have[order], wanted).clip(max=len(order) - 1)
+            matches = have[order[at]] == wanted
+            found = order[at[matches]]
+            is_used[found] = True
+            path_row[rows[matches], column] = found
+        used = np.flatnonzero(is_used)
+        renumber = np.full(len(kept) + 1, -1, np.int32)
+        renumber[used] = np.where(kept["length"][used] >= 0, np.arange(len(used)), -1)
+        self._strings = kept[~is_used][-_UNMATCHED_STRINGS_MAX:]
+        return renumber[path_row], _paths(kept[used])
+
+
+def _keys(rows: Any, prefix: str = "") -> Any:
+    """Return the numbers that strings are found by: CPU and sequence on it, u8."""
+    return (rows[f"{prefix}cpu"].astype(np.uint64) << np.uint64(32)) | rows[f"{prefix}seq"]
+
+
+def _paths(strings: npt.NDArray[Any]) -> Paths:
+    """Return the texts of *strings*, made valid UTF-8."""
+    limit = records.STRING_LIMIT
+    length = strings["length"].clip(0)
+    text = np.zeros((len(strings), PATH_WIDTH), np.uint8)
+    text[:, :limit] = strings["text"][:, :limit]
+    is_cut = length > limit
+    length = np.minimum(length, limit).astype(np.uint16)
+    for row in np.flatnonzero((text >= 0x80).any(axis=1)).tolist():
+        clean, was_cut = _clean(text[row, : length[row]].tobytes())
+        text[row] = 0
+        text[row, : len(clean)] = np.frombuffer(clean, np.uint8)
+        length[row] = len(clean)
+        is_cut[row] |= was_cut
+    return Paths(text, length, is_cut)
+
+
+def _clean(raw: bytes) -> tuple[bytes, bool]:
+    """Return *raw* as valid UTF-8 of at most STRING_LIMIT bytes, and whether that cut it."""
+    text = raw.decode(errors="backslashreplace").encode()
+    if len(text) <= records.STRING_LIMIT:
+        return text, False
+    return text[: records.STRING_LIMIT].decode(errors="ignore").encode(), True

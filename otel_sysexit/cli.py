@@ -1,0 +1,59 @@
+"""Commands and options: click's view of `config.SETTINGS`; builds a Config and runs the agent."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import click
+
+from otel_sysexit import __version__, agent
+from otel_sysexit.config import SETTINGS, resolve
+
+
+def options_of(command: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Return a decorator that adds the options of *command*."""
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        for setting in reversed(SETTINGS):
+            if command not in setting.commands:
+                continue
+            names = [name for name in (setting.short, setting.flag, setting.name) if name]
+            note = f"  [default: {setting.default}]" if setting.default else ""
+            if setting.metavar:
+                option = click.option(
+                    *names, metavar=setting.metavar, multiple=setting.is_list, help=setting.help + note
+                )
+            else:
+                option = click.option(*names, is_flag=True, default=None, help=setting.help)
+            function = option(function)
+        return function
+
+    return decorate
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.version_option(__version__, "--version", prog_name="otel-sysexit", message="%(prog)s %(version)s")
+def cli() -> None:
+    """
+    Show what programs ask of the Linux kernel, as OpenTelemetry spans.
+
+    Every option can also be set as OTEL_SYSEXIT_<OPTION>; the collector as OTEL_EXPORTER_OTLP_*. See
+    docs/environment.md.
+    """
+
+
+@cli.command(context_settings={"allow_interspersed_args": False})
+@options_of("run")
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+@click.pass_context
+def run(context: click.Context, /, command: tuple[str, ...], **options: Any) -> int:
+    """Start COMMAND and trace it and its children; the exit status is the command's own."""
+    environ: Mapping[str, str] = context.obj
+    return agent.run(resolve("run", options, environ), command, environ)
+
+
+@cli.command()
+@options_of("attach")
+@click.pass_context
+def attach(context: click.Context, /, **options: Any) -> int:
+    """Trace running processes, all their threads and the children they start, until Ctrl-C or their end."""
+    return agent.attach(resolve("attach", options, context.obj))

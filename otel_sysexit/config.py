@@ -1,0 +1,288 @@
+"""
+Options and environment → one frozen Config.
+
+The only reader of the environment. For each setting the order is: option, OTEL_SYSEXIT_<OPTION>, the OTEL_* variables
+named with it, default. An empty variable is an unset one (specification, configuration/common.md). What is wrong in an
+option or in a variable of ours is an error; what is wrong in an OTEL_* variable is warned of and ignored, as the
+specification wants. `SETTINGS` is the table that the command line and docs/environment.md are made from.
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from otel_sysexit.calls import BenignErrors
+from otel_sysexit.environment import (
+    parse_boolean,
+    parse_milliseconds_ns,
+    parse_pairs,
+    parse_resource_attributes,
+)
+from otel_sysexit.errors import AgentError
+from otel_sysexit.syscalls import Selection, parse_selection
+
+PREFIX: Final = "OTEL_SYSEXIT_"
+BENIGN_ERRORS: Final = "EAGAIN,EINPROGRESS,EALREADY,EINTR,futex*:ETIMEDOUT,mq_timed*:ETIMEDOUT"
+_PAGE_SIZE: Final = 4096
+_UNITS_NS: Final = {
+    "ns": 1,
+    "us": 10**3,
+    "µs": 10**3,
+    "ms": 10**6,
+    "s": 10**9,
+    "m": 60 * 10**9,
+    "h": 3600 * 10**9,
+}
+_UNITS_BYTES: Final = {"": 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Everything that was asked for, checked."""
+
+    exporter: str = "terminal"
+    """`terminal`, `otlp` or `none`."""
+    endpoint: str | None = None
+    """Full URL of the traces endpoint for HTTP; scheme, host and port for gRPC."""
+    protocol: str = "http/protobuf"
+    headers: Mapping[str, str] = field(default_factory=dict)
+    compression: str = "none"
+    timeout_ns: int = 10 * 10**9
+    insecure: bool = False
+    certificate: str | None = None
+    client_key: str | None = None
+    client_certificate: str | None = None
+    output: str | None = None
+    live: bool = False
+    quiet: bool = False
+    syscalls: Selection | None = None
+    min_duration_ns: int = 0
+    errors_only: bool = False
+    benign_errors: BenignErrors = field(default_factory=lambda: BenignErrors(BENIGN_ERRORS))
+    ring_bytes: int = 16 << 20
+    flush_timeout_ns: int = 5 * 10**9
+    bcc_python: str | None = None
+    pids: Sequence[int] = ()
+    duration_ns: int | None = None
+    resource_attributes: Mapping[str, str] = field(default_factory=dict)
+    warnings: Sequence[str] = ()
+
+
+def parse_duration_ns(text: str) -> int:
+    """
+    Return a duration such as `10s`, `1.5ms`, `1m30s`, in ns.
+
+    By hand, because no library found keeps nanoseconds.
+
+    Raises:
+        ValueError: it is none; the message is one line.
+    """
+    parts = re.findall(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h)", text)
+    if not parts or "".join(number + unit for number, unit in parts) != text:
+        raise ValueError(f"{text!r} is no duration: write 500us, 10ms, 1.5s or 1m30s")
+    return round(sum(float(number) * _UNITS_NS[unit] for number, unit in parts))
+
+
+def parse_ring_bytes(text: str) -> int:
+    """
+    Return the size of a ring such as `16MiB` in bytes: a power of two, 4 KiB to 1 GiB.
+
+    Raises:
+        ValueError: it is none.
+    """
+    found = re.fullmatch(r"(\d+)\s*([KMG]iB|B|)", text)
+    size = int(found[1]) * _UNITS_BYTES[found[2]] if found else 0
+    if size & (size - 1) or not _PAGE_SIZE <= size <= 1 << 30:
+        raise ValueError(f"{text!r} is no ring size: write a power of two from 4KiB to 1GiB")
+    return size
+
+
+def parse_pid(text: str) -> int:
+    """Return a process id; raises ValueError."""
+    if not text.isascii() or not text.isdigit() or not 0 < int(text) < 1 << 22:
+        raise ValueError(f"{text!r} is no process id")
+    return int(text)
+
+
+def parse_endpoint(text: str) -> str:
+    """Return *text* if it can be an endpoint; raises ValueError."""
+    try:
+        parts = urlsplit(text if "://" in text else f"//{text}")
+        is_fine = bool(parts.hostname) and parts.scheme in ("http", "https", "") and parts.port != 0
+    except ValueError:
+        is_fine = False
+    if not is_fine or re.search(r"\s", text):
+        raise ValueError(f"{text!r} is no endpoint: write http://host:4318 or https://host:4317")
+    return text
+
+
+def parse_file(text: str) -> str:
+    """Return the path of a file that can be read; raises ValueError."""
+    try:
+        Path(text).read_bytes()
+    except OSError as error:
+        raise ValueError(f"cannot read {text!r}: {error.strerror}") from error
+    return text
+
+
+def one_of(*choices: str) -> Callable[[str], str]:
+    """Return a parser for one word of *choices*, in any case."""
+
+    def parse(text: str) -> str:
+        if text.lower() not in choices:
+            raise ValueError(f"{text!r} is not one of {', '.join(choices)}")
+        return text.lower()
+
+    return parse
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One thing that can be set."""
+
+    name: str
+    """Field of Config, and with dashes the option."""
+    parse: Callable[[str], Any]
+    help: str
+    metavar: str = ""
+    """Empty: a flag."""
+    default: str = ""
+    """For people."""
+    otel: tuple[str, ...] = ()
+    """OTEL_* variables, the first has precedence."""
+    parse_otel: Callable[[str], Any] | None = None
+    """Where an OTEL_* variable is written in another way."""
+    commands: tuple[str, ...] = ("run", "attach")
+    is_list: bool = False
+    option: str = ""
+    short: str = ""
+
+    @property
+    def flag(self) -> str:
+        """The option, with its dashes."""
+        return "--" + (self.option or self.name.replace("_", "-"))
+
+    @property
+    def variable(self) -> str:
+        """Our own environment variable."""
+        return PREFIX + (self.option or self.name).replace("-", "_").upper()
+
+
+def _otlp(name: str) -> tuple[str, str]:
+    return (f"OTEL_EXPORTER_OTLP_TRACES_{name}", f"OTEL_EXPORTER_OTLP_{name}")
+
+
+SETTINGS: Final = (
+    Setting("exporter", one_of("terminal", "otlp", "none"), "Where spans go. With an endpoint: otlp.", "KIND", "terminal", ("OTEL_TRACES_EXPORTER",), one_of("otlp", "console", "none")),
+    Setting("endpoint", parse_endpoint, "Collector to send to; /v1/traces is added for HTTP.", "URL", "http://localhost:4318, gRPC: http://localhost:4317", _otlp("ENDPOINT")),
+    Setting("protocol", one_of("grpc", "http/protobuf"), "OTLP's transport.", "NAME", "http/protobuf; grpc if the endpoint's port is 4317", _otlp("PROTOCOL")),
+    Setting("headers", parse_pairs, "Header to send with each request; may be repeated.", "K=V", "", _otlp("HEADERS"), is_list=True, option="header"),
+    Setting("compression", one_of("none", "gzip"), "Of requests.", "NAME", "none", _otlp("COMPRESSION")),
+    Setting("timeout_ns", parse_duration_ns, "Of an export, its retries included.", "DURATION", "10s", _otlp("TIMEOUT"), parse_milliseconds_ns, option="timeout"),
+    Setting("insecure", parse_boolean, "No TLS for a gRPC endpoint without a scheme.", otel=_otlp("INSECURE")),
+    Setting("certificate", parse_file, "CA certificates to trust (PEM).", "FILE", "the system's", _otlp("CERTIFICATE")),
+    Setting("client_key", parse_file, "Private key for mutual TLS (PEM).", "FILE", "", _otlp("CLIENT_KEY")),
+    Setting("client_certificate", parse_file, "Certificate for mutual TLS (PEM).", "FILE", "", _otlp("CLIENT_CERTIFICATE")),
+    Setting("output", str, "Write OTLP JSON lines to FILE.", "FILE", short="-o"),
+    Setting("live", parse_boolean, "Print each call as it happens, one line."),
+    Setting("quiet", parse_boolean, "Print nothing at the end but errors.", short="-q"),
+    Setting("syscalls", parse_selection, "Only these: names, globs, classes, '!' takes away: 'openat,read*,%net,!futex'.", "SET", "all"),
+    Setting("min_duration_ns", parse_duration_ns, "Only calls that took at least this long.", "DURATION", "0s", option="min-duration"),
+    Setting("errors_only", parse_boolean, "Only calls that failed."),
+    Setting("benign_errors", BenignErrors, "Failures that are no errors: ERRNO or GLOB:ERRNO.", "LIST", BENIGN_ERRORS),
+    Setting("ring_bytes", parse_ring_bytes, "Buffer between kernel and agent.", "SIZE", "16MiB", option="ring-size"),
+    Setting("flush_timeout_ns", parse_duration_ns, "How long to go on delivering after the end.", "DURATION", "5s", option="flush-timeout"),
+    Setting("bcc_python", str, "Python interpreter that has bcc.", "FILE", "this one, else /usr/bin/python3"),
+    Setting("pids", parse_pid, "Process to attach to, with all its threads; may be repeated.", "PID", commands=("attach",), is_list=True, option="pid"),
+    Setting("duration_ns", parse_duration_ns, "Detach after this time.", "DURATION", "until the last target ends", commands=("attach",), option="duration"),
+)  # fmt: skip
+
+
+def resolve(command: str, options: Mapping[str, Any], environ: Mapping[str, str]) -> Config:
+    """
+    Return the Config for *command* (`run` or `attach`).
+
+    Args:
+        command: Which settings count.
+        options: By Setting.name what the command line gave: text, a list of texts, or True for a flag.
+        environ: The environment.
+
+    Raises:
+        AgentError: one line: which option or variable is wrong, and how.
+    """
+    given: dict[str, Any] = {}
+    warnings: list[str] = []
+    for setting in SETTINGS:
+        if command in setting.commands:
+            found, value = _look_up(setting, options, environ, warnings)
+            if found:
+                given[setting.name] = value
+    if environ.get("OTEL_CONFIG_FILE"):
+        raise AgentError(
+            "OTEL_CONFIG_FILE is set, which would make all other OTEL_* variables void, and is not supported: unset it"
+        )
+    given["resource_attributes"] = parse_resource_attributes(environ.get("OTEL_RESOURCE_ATTRIBUTES", ""))
+    _settle_exporter(given, environ)
+    _settle_endpoint(given, environ)
+    return Config(**given, warnings=tuple(warnings))
+
+
+def _look_up(
+    setting: Setting, options: Mapping[str, Any], environ: Mapping[str, str], warnings: list[str]
+) -> tuple[bool, Any]:
+    """Return whether *setting* was given, and its value by precedence."""
+    option = options.get(setting.name)
+    if option:
+        texts = list(option) if setting.is_list else ["true" if option is True else option]
+        return True, _parse_own(setting, setting.flag, texts)
+    own = environ.get(setting.variable)
+    if own:
+        return True, _parse_own(setting, setting.variable, own.split(",") if setting.is_list else [own])
+    for variable in setting.otel:
+        text = environ.get(variable)
+        if text:
+            try:
+                return True, (setting.parse_otel or setting.parse)(text)
+            except ValueError as error:
+                warnings.append(f"{variable} is ignored: {error}")
+    return False, None
+
+
+def _parse_own(setting: Setting, source: str, texts: list[str]) -> Any:
+    try:
+        if setting.name == "headers":
+            return setting.parse(",".join(texts))
+        values = [setting.parse(text.strip() if setting.is_list else text) for text in texts]
+    except ValueError as error:
+        raise AgentError(f"{source}: {error}") from error
+    return values if setting.is_list else values[0]
+
+
+def _settle_exporter(given: dict[str, Any], environ: Mapping[str, str]) -> None:
+    """An endpoint means otlp; OTEL_SDK_DISABLED means none; a file alone means no terminal view."""
+    if environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
+        given["exporter"] = "none"
+    if given.get("exporter") == "console":
+        given["exporter"] = "terminal"
+    if "exporter" not in given:
+        given["exporter"] = "otlp" if "endpoint" in given else "none" if "output" in given else "terminal"
+
+
+def _settle_endpoint(given: dict[str, Any], environ: Mapping[str, str]) -> None:
+    """Protocol by port, endpoint by protocol, path by where the endpoint came from."""
+    endpoint = given.get("endpoint")
+    if "protocol" not in given:
+        port = urlsplit(endpoint if "://" in endpoint else f"//{endpoint}").port if endpoint else None
+        given["protocol"] = "grpc" if port == 4317 else "http/protobuf"
+    is_http = given["protocol"] == "http/protobuf"
+    if endpoint is None:
+        endpoint = "http://localhost:4318" if is_http else "http://localhost:4317"
+    if is_http and "://" not in endpoint:
+        raise AgentError(f"the endpoint {endpoint!r} needs http:// or https:// before it")
+    is_whole = endpoint == environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+    given["endpoint"] = endpoint.rstrip("/") + "/v1/traces" if is_http and not is_whole else endpoint
+    if ("client_key" in given) != ("client_certificate" in given):
+        raise AgentError("mutual TLS needs both --client-key and --client-certificate")

@@ -1,0 +1,66 @@
+"""
+Who made a call: plain facts about processes, the programs they run and their threads.
+
+Types only: processes.py fills them in; calls, traces, otlp and the terminal read them.
+"""
+
+from dataclasses import dataclass, field
+
+
+@dataclass(slots=True, eq=False, weakref_slot=True)
+class Process:
+    """One process from its start to its end, whatever programs it runs meanwhile; pid and start time identify it."""
+
+    pid: int
+    """Thread group id in the initial pid namespace."""
+    start_unix_ns: int
+    parent_pid: int | None = None
+    parent: "Process | None" = None
+    """The traced process that started it; None if that one is not traced."""
+    image: "Image | None" = None
+    """The program it runs now, or ran last."""
+    end_unix_ns: int | None = None
+    exit_code: int | None = None
+    """0 to 255; None while it lives, and when a signal killed it."""
+    exit_signal: int | None = None
+
+    @property
+    def name(self) -> str:
+        """The bare name of its executable."""
+        return self.image.executable_name if self.image else "unknown"
+
+    @property
+    def command(self) -> str | None:
+        """argv[0] of the program it runs."""
+        return self.image.command if self.image else None
+
+
+@dataclass(slots=True, eq=False, weakref_slot=True)
+class Image:
+    """A program in a process, from one exec to the next: what an OTLP Resource describes."""
+
+    process: Process
+    executable_name: str
+    executable_path: str | None = None
+    command: str | None = None
+    owner: str | None = None
+    """Name of the user it runs as; the number as text if there is no name."""
+    service_name: str | None = None
+    """As its own environment says (OTEL_SERVICE_NAME, OTEL_RESOURCE_ATTRIBUTES)."""
+    environment_attributes: dict[str, str] = field(default_factory=dict)
+    """OTEL_RESOURCE_ATTRIBUTES of its own environment."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Thread:
+    """A thread as it was when a call ended."""
+
+    tid: int
+    name: str
+    """Its comm, at most 15 bytes; bytes that are no UTF-8 as \\xNN."""
+    image: Image
+
+    @property
+    def process(self) -> Process:
+        """The process it belongs to."""
+        return self.image.process

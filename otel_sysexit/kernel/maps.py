@@ -1,0 +1,106 @@
+"""
+BPF maps by descriptor, without bcc: bpf(2) through ctypes.
+
+Keys and values are bytes as the kernel has them. Descriptors come from the loader and may be used after every
+capability was dropped (since Linux commit c8644cd0efe7, in v5.19; before it
+CAP_BPF is needed).
+"""
+
+import ctypes
+import os
+import platform
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+_SYSCALL_NUMBER: Final = {"x86_64": 321, "aarch64": 280}
+_LOOKUP, _UPDATE, _DELETE, _GET_NEXT_KEY = 1, 2, 3, 4
+_NOEXIST: Final = 1
+_MEMBARRIER: Final = {"x86_64": 324, "aarch64": 283}
+_MEMBARRIER_CMD_GLOBAL: Final = 1
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class _ElementAttributes(ctypes.Structure):
+    """The members of `union bpf_attr` (include/uapi/linux/bpf.h) that element commands use."""
+
+    _fields_ = (
+        ("map_fd", ctypes.c_uint32),
+        ("padding", ctypes.c_uint32),
+        ("key", ctypes.c_uint64),
+        ("value", ctypes.c_uint64),
+        ("flags", ctypes.c_uint64),
+    )
+
+
+class Map:
+    """A map whose elements are read and written one at a time."""
+
+    def __init__(self, fd: int, key_size: int, value_size: int) -> None:
+        """Use the map *fd*; sizes in bytes (per-CPU maps: of all CPUs' values together)."""
+        self.fd = fd
+        self._key_size = key_size
+        self._value_size = value_size
+
+    def lookup(self, key: bytes) -> bytes | None:
+        """Return the value of *key*, or None if there is none."""
+        value = ctypes.create_string_buffer(self._value_size)
+        return value.raw if self._call(_LOOKUP, key, value) else None
+
+    def update(self, key: bytes, value: bytes, *, only_new: bool = False) -> None:
+        """
+        Set the value of *key*; with *only_new* it must not be there yet.
+
+        Raises:
+            OSError: the map is full (E2BIG), the key is there (EEXIST), or the kernel refuses.
+        """
+        buffer = ctypes.create_string_buffer(value, self._value_size)
+        if not self._call(_UPDATE, key, buffer, _NOEXIST if only_new else 0):
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+    def delete(self, key: bytes) -> bool:
+        """Remove *key*; return whether it was there."""
+        return self._call(_DELETE, key, None)
+
+    def items(self) -> Iterator[tuple[bytes, bytes]]:
+        """Yield keys and values; elements that come or go meanwhile may be missed."""
+        key = None
+        while True:
+            following = ctypes.create_string_buffer(self._key_size)
+            if not self._call(_GET_NEXT_KEY, key, following):
+                return
+            key = following.raw
+            value = self.lookup(key)
+            if value is not None:
+                yield key, value
+
+    def _call(
+        self, command: int, key: bytes | None, value: ctypes.Array[ctypes.c_char] | None, flags: int = 0
+    ) -> bool:
+        key_buffer = None if key is None else ctypes.create_string_buffer(key, self._key_size)
+        attributes = _ElementAttributes(
+            map_fd=self.fd,
+            key=0 if key_buffer is None else ctypes.addressof(key_buffer),
+            value=0 if value is None else ctypes.addressof(value),
+            flags=flags,
+        )
+        number = _SYSCALL_NUMBER[platform.machine()]
+        result = _libc.syscall(number, command, ctypes.byref(attributes), ctypes.sizeof(attributes))
+        return bool(result == 0)
+
+
+def possible_cpus() -> int:
+    """Return for how many CPUs a per-CPU map has values (the kernel's `possible` mask, as "0-1,4")."""
+    text = Path("/sys/devices/system/cpu/possible").read_text(encoding="ascii").strip()
+    return max(int(part.rpartition("-")[2]) for part in text.split(",")) + 1
+
+
+def wait_for_running_programs() -> None:
+    """
+    Return when every BPF program that is running now has ended.
+
+    A global membarrier waits for an RCU grace period (kernel/sched/membarrier.c), and tracing programs run inside one.
+    A kernel that refuses it (nohz_full) leaves a window of microseconds.
+    """
+    _libc.syscall(_MEMBARRIER[platform.machine()], _MEMBARRIER_CMD_GLOBAL, 0, 0)

@@ -1,0 +1,78 @@
+"""
+What became of every call, in one line that adds up.
+
+In: the kernel's counters, the calls still in flight, and what each exporter delivered. Out: text. Filtered is on
+purpose, dropped and undelivered are losses, each with its reason.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from otel_sysexit.kernel.records import Ledger
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """What one way out did with the calls that the kernel side emitted."""
+
+    name: str
+    delivered: int
+    undelivered: Mapping[str, int] = field(default_factory=dict)
+    """By reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """The figures at the end."""
+
+    kernel: Mapping[Ledger, int]
+    in_flight: int
+    deliveries: Sequence[Delivery]
+
+    @property
+    def filtered(self) -> int:
+        """Calls left out on purpose."""
+        return self.kernel[Ledger.FILTERED_SUCCEEDED] + self.kernel[Ledger.FILTERED_SHORT]
+
+    @property
+    def dropped(self) -> int:
+        """Calls lost in the kernel."""
+        return self.kernel[Ledger.DROPPED_RING_FULL] + self.kernel[Ledger.DROPPED_OVERWRITTEN]
+
+    @property
+    def unpaired(self) -> int:
+        """Exits whose enter was not ours to see."""
+        return self.kernel[Ledger.UNPAIRED_START] + self.kernel[Ledger.UNPAIRED_ATTACH]
+
+    def line(self) -> str:
+        """Return the equation."""
+        emitted = self.kernel[Ledger.EMITTED]
+        outcomes = f"filtered {self.filtered} + emitted {emitted} + dropped {self.dropped} + in flight {self.in_flight}"
+        parts = [f"seen {self.kernel[Ledger.SEEN]} = {outcomes}"]
+        for delivery in self.deliveries:
+            lost = sum(delivery.undelivered.values())
+            where = f" ({delivery.name})" if len(self.deliveries) > 1 else ""
+            parts.append(f"emitted {emitted} = delivered {delivery.delivered} + undelivered {lost}{where}")
+        parts.append(f"unpaired {self.unpaired}")
+        return "ledger: " + "; ".join(parts)
+
+    def losses(self) -> list[str]:
+        """Return a line for each kind of loss, with what to do about it; empty when nothing was lost."""
+        lines = []
+        if self.kernel[Ledger.DROPPED_RING_FULL]:
+            lines.append(
+                f"{self.kernel[Ledger.DROPPED_RING_FULL]} calls were dropped because the ring was full: "
+                "record fewer (--syscalls, --min-duration, --errors-only) or raise --ring-size"
+            )
+        for entry, words in (
+            (Ledger.DROPPED_OVERWRITTEN, "calls were dropped because their end was not seen"),
+            (Ledger.THREADS_UNFOLLOWED, "threads were not followed: too many at once"),
+            (Ledger.TASKS_DROPPED, "starts, execs or ends of tasks were dropped: some names may be wrong"),
+            (Ledger.STRINGS_DROPPED, "paths were dropped; their calls are there"),
+        ):
+            if self.kernel[entry]:
+                lines.append(f"{self.kernel[entry]} {words}")
+        for delivery in self.deliveries:
+            for reason, count in delivery.undelivered.items():
+                lines.append(f"{count} calls were not delivered to {delivery.name}: {reason}")
+        return lines

@@ -1,0 +1,68 @@
+"""
+Requests → a file of OTLP JSON lines (specification, protocol/file-exporter.md), which Jaeger's page and the collector read.
+
+One TracesData a line; ids in hex and enums as numbers, as OTLP/JSON has them and protobuf's own JSON has not.
+"""
+
+import base64
+import json
+from contextlib import suppress
+from typing import Any, Final
+
+from google.protobuf.json_format import MessageToDict
+from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
+
+from otel_sysexit.errors import AgentError
+from otel_sysexit.otlp.export import Answer
+from otel_sysexit.otlp.spans import Request
+
+LINE_BYTES_MAX: Final = 128 << 10
+"""Protobuf bytes in a line: below 1 MiB as JSON, the longest line that the collector's file receiver reads by default."""
+_IDS: Final = frozenset({"traceId", "spanId", "parentSpanId"})
+
+
+class JsonLinesFile:
+    """A transport that writes."""
+
+    def __init__(self, path: str) -> None:
+        """
+        Open *path* anew.
+
+        Raises:
+            AgentError: it cannot be written.
+        """
+        try:
+            self._file = open(path, "w", encoding="utf-8")  # noqa: SIM115, PTH123 (open until closed)
+        except OSError as error:
+            raise AgentError(f"cannot write {path}: {error.strerror}") from error
+
+    def send(self, request: Request) -> Answer:
+        """Write *request* as one line; a disk that is full is no reason to try again."""
+        line = json.dumps(
+            to_otlp_json(TracesData.FromString(request.body)), separators=(",", ":"), ensure_ascii=False
+        )
+        try:
+            self._file.write(line + "\n")
+            self._file.flush()
+        except (OSError, ValueError) as error:
+            return Answer(is_delivered=False, reason=getattr(error, "strerror", None) or str(error))
+        return Answer(is_delivered=True)
+
+    def close(self) -> None:
+        """Close the file."""
+        with suppress(OSError):  # what could not be written was counted line by line
+            self._file.close()
+
+
+def to_otlp_json(message: TracesData) -> Any:
+    """Return *message* as OTLP/JSON wants it, for json.dumps."""
+    return _with_hex_ids(MessageToDict(message, use_integers_for_enums=True))
+
+
+def _with_hex_ids(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {
+            key: base64.b64decode(item).hex() if key in _IDS else _with_hex_ids(item)
+            for key, item in value.items()
+        }
+    return [_with_hex_ids(item) for item in value] if isinstance(value, list) else value

@@ -1,0 +1,94 @@
+"""A program in a process → an OTLP Resource, serialized."""
+
+import platform
+import socket
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
+from opentelemetry.proto.resource.v1.resource_pb2 import Resource
+
+from otel_sysexit import __version__
+from otel_sysexit import attributes as names
+from otel_sysexit.identity import Image
+
+_GO_ARCHITECTURES: Final = {"x86_64": "amd64", "aarch64": "arm64"}
+# What was observed is never overridden by anybody's OTEL_RESOURCE_ATTRIBUTES.
+_OBSERVED: Final = ("process.", "host.", "os.", "telemetry.", "container.", "k8s.")
+
+
+def key_value(key: str, value: str | int | bool) -> KeyValue:
+    """Return an attribute as OTLP has it."""
+    if isinstance(value, bool):
+        return KeyValue(key=key, value=AnyValue(bool_value=value))
+    if isinstance(value, int):
+        return KeyValue(key=key, value=AnyValue(int_value=value))
+    return KeyValue(key=key, value=AnyValue(string_value=value))
+
+
+def host_attributes() -> dict[str, str]:
+    """Return what is the same for every process of this host."""
+    found = {
+        names.HOST_NAME: socket.gethostname(),
+        names.HOST_ARCH: _GO_ARCHITECTURES.get(platform.machine(), platform.machine()),
+        names.OS_TYPE: "linux",
+        names.DISTRO_NAME: "otel_sysexit",
+        names.DISTRO_VERSION: __version__,
+    }
+    for path in (Path("/etc/machine-id"), Path("/var/lib/dbus/machine-id")):
+        try:
+            found[names.HOST_ID] = path.read_text(encoding="ascii").strip()
+            break
+        except OSError:
+            continue
+    return {key: value for key, value in found.items() if value}
+
+
+def image_attributes(image: Image, extra: Mapping[str, str]) -> dict[str, str | int]:
+    """
+    Return the Resource attributes of *image*.
+
+    Args:
+        image: Who was observed.
+        extra: The agent's own OTEL_RESOURCE_ATTRIBUTES: lowest priority, never service.*, never over what was observed.
+    """
+    process = image.process
+    given = {key: value for key, value in extra.items() if not key.startswith("service.")}
+    found: dict[str, str | int] = {
+        key: value
+        for key, value in {**given, **image.environment_attributes}.items()
+        if not key.startswith(_OBSERVED)
+    }
+    found[names.SERVICE_NAME] = image.service_name or image.executable_name
+    found[names.PROCESS_PID] = process.pid
+    found[names.PROCESS_CREATION_TIME] = iso_8601(process.start_unix_ns)
+    if process.parent_pid is not None:
+        found[names.PROCESS_PARENT_PID] = process.parent_pid
+    found[names.PROCESS_EXECUTABLE_NAME] = image.executable_name
+    known = {
+        names.PROCESS_EXECUTABLE_PATH: image.executable_path,
+        names.PROCESS_COMMAND: image.command,
+        names.PROCESS_OWNER: image.owner,
+    }
+    return found | {key: value for key, value in known.items() if value} | host_attributes()
+
+
+def iso_8601(unix_ns: int) -> str:
+    """Return a wall-clock time as text, in UTC with ns."""
+    seconds, ns = divmod(unix_ns, 1_000_000_000)
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{ns:09d}Z"
+
+
+def encode_resource(image: Image, extra: Mapping[str, str]) -> bytes:
+    """Return the serialized Resource of *image*; texts must be valid UTF-8 and are made so."""
+    found = image_attributes(image, extra)
+    return Resource(
+        attributes=[
+            key_value(
+                key, value if isinstance(value, int) else value.encode(errors="backslashreplace").decode()
+            )
+            for key, value in found.items()
+        ]
+    ).SerializeToString()

@@ -1,0 +1,425 @@
+"""
+Calls and spans → ExportTraceServiceRequest bodies.
+
+In: a batch of calls with their placement, and process or window spans. Out: serialized requests of bounded size, one
+ResourceSpans for each program in a process. Calls are stamped (stamp.py): all calls of one shape at once over all
+processes; the runs are then cut and joined process by process behind ready-made Resources, so the cost hardly grows
+with processes.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import numpy.typing as npt
+from opentelemetry.proto.common.v1.common_pb2 import InstrumentationScope
+from opentelemetry.proto.trace.v1 import trace_pb2
+
+from otel_sysexit import __version__
+from otel_sysexit import attributes as names
+from otel_sysexit.calls import Calls, Outcome
+from otel_sysexit.identity import Image
+from otel_sysexit.otlp.resources import encode_resource, key_value
+from otel_sysexit.otlp.stamp import (
+    VARINT_WIDTH,
+    Mark,
+    Stamp,
+    encode_varints,
+    field,
+    marked_number,
+    random_mark,
+    varint,
+)
+from otel_sysexit.syscalls import Kind, Kinds, errno_name
+from otel_sysexit.traces import Placement, Span
+
+REQUEST_BYTES_MAX: Final = 1 << 20
+"""Size of a request, but for its last process's Resource: well below the 4 MiB that gRPC servers accept by default."""
+FLAGS: Final = 0x103
+"""Span.flags: sampled, random trace id, and "the parent is known to be local" (trace.proto; W3C level 2)."""
+TRACE_STATE: Final = "ot=th:0"
+"""Sampling threshold 0: every call that passed the filters is here (tracestate-probability-sampling.md)."""
+
+_TID_WIDTH: Final = 5
+_NAME_WIDTH: Final = 64
+_STAMPS_MAX: Final = 16_384
+_SCOPE: Final = field(1, InstrumentationScope(name="otel_sysexit", version=__version__).SerializeToString())
+_SCHEMA: Final = field(3, names.SCHEMA_URL.encode())
+_HAS_VALUE: Final = (Outcome.SUCCEEDED, Outcome.FAILED, Outcome.BENIGN)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A serialized ExportTraceServiceRequest."""
+
+    body: bytes
+    calls: int
+    spans: int
+    """Process and window spans beside the calls."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """Spans of one width, one after the other, as the `spans` fields of a ScopeSpans."""
+
+    view: memoryview
+    width: int
+    is_call: bool
+
+    @property
+    def count(self) -> int:
+        return len(self.view) // self.width
+
+    def cut(self, bytes_max: int) -> Iterator["_Piece"]:
+        """Yield parts of at most *bytes_max* bytes, at least one span each."""
+        step = max(bytes_max // self.width, 1) * self.width
+        for start in range(0, len(self.view), step):
+            yield _Piece(self.view[start : start + step], self.width, self.is_call)
+
+
+class _RequestBuilder:
+    """Joins pieces behind the Resources they belong to."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        self._resources: list[tuple[bytes, list[_Piece]]] = []
+
+    def add(self, resource: bytes, piece: _Piece) -> None:
+        """Append *piece*; pieces of one Resource come one after the other."""
+        if not self._resources or self._resources[-1][0] is not resource:
+            self._resources.append((resource, []))
+            self.size += len(resource)
+        self._resources[-1][1].append(piece)
+        self.size += len(piece.view)
+
+    def build(self) -> Request:
+        """Return the request."""
+        out: list[memoryview | bytes] = []
+        counts = {True: 0, False: 0}
+        for resource, pieces in self._resources:
+            scope_length = len(_SCOPE) + sum(len(piece.view) for piece in pieces) + len(_SCHEMA)
+            scope_head = b"\x12" + varint(scope_length)
+            length = len(resource) + len(scope_head) + scope_length + len(_SCHEMA)
+            out += [b"\x0a", varint(length), resource, scope_head, _SCOPE]
+            out += [piece.view for piece in pieces]
+            out += [_SCHEMA, _SCHEMA]
+            for piece in pieces:
+                counts[piece.is_call] += piece.count
+        return Request(b"".join(out), counts[True], counts[False])
+
+
+class _Shape(NamedTuple):
+    """What decides the layout of a call's span: calls of one shape differ in fixed-width places only."""
+
+    kind: int
+    outcome: int
+    is_executed: int
+    errno: int
+    name_length: int
+    has_first_path: int
+    first_path_length: int
+    has_second_path: int
+    second_path_length: int
+    is_cut: int
+    has_args: int
+
+
+_SHAPE_BITS: Final = _Shape(14, 3, 1, 12, 6, 1, 8, 1, 8, 1, 1)
+
+
+class SpanEncoder:
+    """Encodes batches; keeps templates and Resources it made before."""
+
+    def __init__(self, resource_attributes: Mapping[str, str]) -> None:
+        """*resource_attributes*: of the agent's own environment, added to every Resource with the lowest priority."""
+        self._extra = resource_attributes
+        self._stamps: dict[int, Stamp] = {}
+        self._resources: WeakKeyDictionary[Image, bytes] = WeakKeyDictionary()
+
+    def encode(
+        self, calls: Calls, placement: Placement, spans: Sequence[Span], bytes_max: int = REQUEST_BYTES_MAX
+    ) -> Iterator[Request]:
+        """Yield requests of about *bytes_max* bytes at most."""
+        pieces: dict[Image, list[_Piece]] = {}
+        if len(calls):
+            self._encode_calls(calls, placement, pieces)
+        for span in spans:
+            message = trace_pb2.ScopeSpans(spans=[_span_message(span)]).SerializeToString()
+            pieces.setdefault(span.image, []).append(_Piece(memoryview(message), len(message), is_call=False))
+        request = _RequestBuilder()
+        for image, image_pieces in pieces.items():
+            resource = self._resource(image)
+            for piece in image_pieces:
+                for part in piece.cut(bytes_max):
+                    if request.size + len(part.view) > bytes_max and request.size:
+                        yield request.build()
+                        request = _RequestBuilder()
+                    request.add(resource, part)
+        if request.size:
+            yield request.build()
+
+    def _resource(self, image: Image) -> bytes:
+        resource = self._resources.get(image)
+        if resource is None:
+            resource = self._resources[image] = field(1, encode_resource(image, self._extra))
+        return resource
+
+    def _encode_calls(self, calls: Calls, placement: Placement, pieces: dict[Image, list[_Piece]]) -> None:
+        """Append each run of calls of one shape and one image to the image's pieces."""
+        images: dict[Image, int] = {}
+        image_of_thread = np.array([images.setdefault(thread.image, len(images)) for thread in calls.threads])
+        thread_names, name_lengths = _thread_names(calls)
+        image = image_of_thread[calls.thread]
+        shape = _pack_shapes(calls, name_lengths[calls.thread])
+        order = np.lexsort((image, shape))
+        shape, image = shape[order], image[order]
+        columns = _columns(calls, placement, order)
+        is_new_shape = np.diff(shape, prepend=shape[0] + 1) != 0
+        runs = np.flatnonzero(is_new_shape | (np.diff(image, prepend=-1) != 0))
+        shapes = np.flatnonzero(is_new_shape).tolist()
+        image_list = list(images)
+        run_images = image[runs].tolist()
+        bounds = [*runs.tolist(), len(order)]
+        run = 0
+        for start, end in zip(shapes, [*shapes[1:], len(order)], strict=True):
+            rows = order[start:end]
+            stamp = self._stamp(int(shape[start]), calls.kinds)
+            filled = stamp.fill(end - start, _Columns(columns, slice(start, end), rows, calls, thread_names))
+            view = memoryview(filled.data).cast("B")
+            width = stamp.width
+            while run < len(run_images) and bounds[run] < end:
+                part = view[(bounds[run] - start) * width : (bounds[run + 1] - start) * width]
+                pieces.setdefault(image_list[run_images[run]], []).append(_Piece(part, width, is_call=True))
+                run += 1
+
+    def _stamp(self, packed: int, kinds: Kinds) -> Stamp:
+        stamp = self._stamps.get(packed)
+        if stamp is None:
+            if len(self._stamps) >= _STAMPS_MAX:
+                self._stamps.clear()
+            shape = _unpack_shape(packed)
+            stamp = self._stamps[packed] = _make_stamp(shape, kinds[shape.kind])
+        return stamp
+
+
+def _thread_names(calls: Calls) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint64]]:
+    """Return the names of `calls.threads`: u1[t, 64] zero padded, and their lengths in bytes."""
+    table = np.zeros((len(calls.threads), _NAME_WIDTH), np.uint8)
+    lengths = np.zeros(len(calls.threads), np.uint64)
+    for row, thread in enumerate(calls.threads):
+        text = thread.name.encode()[: _NAME_WIDTH - 1]
+        table[row, : len(text)] = np.frombuffer(text, np.uint8)
+        lengths[row] = len(text)
+    return table, lengths
+
+
+def _pack_shapes(calls: Calls, name_length: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    """Return each call's shape as one number."""
+    has_path = calls.path_row >= 0
+    row = np.where(has_path, calls.path_row, 0)
+    if len(calls.paths.length):
+        length = np.where(has_path, calls.paths.length[row], 0)
+        is_cut = (has_path & calls.paths.is_cut[row]).any(axis=1)
+    else:
+        length = np.zeros(has_path.shape, np.uint16)
+        is_cut = np.zeros(len(calls), np.bool_)
+    members = (
+        calls.kind,
+        calls.outcome,
+        calls.is_executed,
+        calls.errno,
+        name_length,
+        has_path[:, 0],
+        length[:, 0],
+        has_path[:, 1],
+        length[:, 1],
+        is_cut,
+        calls.has_args,
+    )  # in the order of _Shape
+    packed = np.zeros(len(calls), np.uint64)
+    for bits, member in zip(_SHAPE_BITS, members, strict=True):
+        packed = packed << np.uint64(bits) | np.asarray(member).astype(np.uint64)
+    return packed
+
+
+def _unpack_shape(packed: int) -> _Shape:
+    members = []
+    for bits in reversed(_SHAPE_BITS):
+        members.append(packed & (1 << bits) - 1)
+        packed >>= bits
+    return _Shape(*reversed(members))
+
+
+def _columns(
+    calls: Calls, placement: Placement, order: npt.NDArray[np.intp]
+) -> dict[str, npt.NDArray[np.uint8]]:
+    """Return what every call has, as bytes, in *order*: encoded once for the batch, not once for each shape."""
+    context = placement.context[order]
+    start = calls.start_unix_ns[order]
+
+    def fixed(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint8]:
+        return np.ascontiguousarray(values, "<u8").view(np.uint8).reshape(-1, 8)
+
+    columns = {
+        "trace_id": placement.trace_id[context],
+        "span_id": fixed(placement.span_id[order]),
+        "parent_span_id": fixed(placement.parent_span_id[context]),
+        "start": fixed(start),
+        "end": fixed(start + calls.duration_ns[order]),
+        names.THREAD_ID: encode_varints(calls.tid[order], _TID_WIDTH),
+        names.SYSCALL_RETURN_VALUE: encode_varints(calls.ret[order], VARINT_WIDTH),
+    }
+    args = calls.args[order]
+    for index in range(args.shape[1]):
+        columns[f"arg{index}"] = encode_varints(np.ascontiguousarray(args[:, index]), VARINT_WIDTH)
+    return columns
+
+
+class _Columns(Mapping[str, npt.NDArray[np.uint8]]):
+    """The columns of one shape: slices of the batch's, and the texts that are fetched when asked for."""
+
+    def __init__(
+        self,
+        columns: dict[str, npt.NDArray[np.uint8]],
+        part: slice,
+        rows: npt.NDArray[np.intp],
+        calls: Calls,
+        thread_names: npt.NDArray[np.uint8],
+    ) -> None:
+        self._columns = columns
+        self._part = part
+        self._rows = rows
+        self._calls = calls
+        self._thread_names = thread_names
+
+    def __getitem__(self, name: str) -> npt.NDArray[np.uint8]:
+        column = self._columns.get(name)
+        if column is not None:
+            return column[self._part]
+        if name.startswith(names.THREAD_NAME):
+            return self._thread_names[self._calls.thread[self._rows], : int(name.rpartition(":")[2])]
+        role, _, length = name.partition(":")
+        return self._calls.paths.text[self._calls.path_row[self._rows, int(role[-1])], : int(length)]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._columns)
+
+    def __len__(self) -> int:
+        return len(self._columns)
+
+
+def _make_stamp(shape: _Shape, kind: Kind) -> Stamp:
+    """Serialize one span of *shape* with marks where calls differ."""
+    trace_id, span_id, parent_span_id = random_mark(16), random_mark(8), random_mark(8)
+    start, end = random_mark(8), random_mark(8)
+    outcome = Outcome(shape.outcome)
+    span = trace_pb2.Span(
+        trace_id=trace_id,
+        span_id=span_id,
+        parent_span_id=parent_span_id,
+        trace_state=TRACE_STATE,
+        flags=FLAGS,
+        name=kind.name,
+        kind=trace_pb2.Span.SPAN_KIND_INTERNAL,
+        start_time_unix_nano=int.from_bytes(start, "little"),
+        end_time_unix_nano=int.from_bytes(end, "little"),
+    )
+    marks = {
+        "trace_id": Mark(trace_id, 16),
+        "span_id": Mark(span_id, 8),
+        "parent_span_id": Mark(parent_span_id, 8),
+        "start": Mark(start, 8),
+        "end": Mark(end, 8),
+    }
+
+    def add(key: str, value: str | int | bool) -> bytes:
+        attribute = key_value(key, value)
+        span.attributes.append(attribute)
+        return attribute.SerializeToString()
+
+    def add_number(key: str, column: str, width: int = VARINT_WIDTH) -> None:
+        marks[column] = Mark(add(key, marked_number(width)), width)
+
+    def add_text(key: str, column: str, length: int) -> None:
+        marks[f"{column}:{length}"] = Mark(add(key, "x" * length), length)
+
+    add(names.SYSCALL_NAME, kind.name)
+    add(names.SYSCALL_NUMBER, kind.number)
+    add(names.SYSCALL_ABI, kind.abi.label)
+    add_number(names.THREAD_ID, names.THREAD_ID, _TID_WIDTH)
+    add_text(names.THREAD_NAME, names.THREAD_NAME, shape.name_length)
+    if outcome in _HAS_VALUE:
+        add_number(names.SYSCALL_RETURN_VALUE, names.SYSCALL_RETURN_VALUE)
+    if outcome == Outcome.FAILED:
+        span.status.code = trace_pb2.Status.STATUS_CODE_ERROR
+    for key, value in _constants(shape, kind).items():
+        add(key, value)
+    _add_arguments(shape, kind, add_number, add_text)
+    return Stamp(trace_pb2.ScopeSpans(spans=[span]).SerializeToString(), marks)
+
+
+def _constants(shape: _Shape, kind: Kind) -> dict[str, str | int | bool]:
+    """Return the attributes that all calls of *shape* share, for those that did not plainly succeed."""
+    found: dict[str, str | int | bool] = {}
+    if shape.errno:
+        found[names.SYSCALL_ERRNO] = shape.errno
+    if shape.outcome == Outcome.FAILED:
+        found[names.ERROR_TYPE] = errno_name(shape.errno)
+    if shape.outcome == Outcome.INTERRUPTED:
+        found[names.SYSCALL_INTERRUPTED] = True
+    if kind.restarts:
+        found[names.SYSCALL_RESTARTS] = kind.restarts
+    if not shape.is_executed:
+        found[names.SYSCALL_EXECUTED] = False
+    if shape.is_cut:
+        found[names.SYSCALL_TRUNCATED] = True
+    return found
+
+
+def _add_arguments(
+    shape: _Shape,
+    kind: Kind,
+    add_number: Callable[[str, str], None],
+    add_text: Callable[[str, str, int], None],
+) -> None:
+    """Add `file.path` and the arguments: paths as text where they were read, all else as numbers."""
+    if shape.has_first_path:
+        add_text(names.FILE_PATH, "path0", shape.first_path_length)
+    paths = [argument for argument in kind.arguments if argument.is_path]
+    if shape.has_second_path:
+        add_text(names.SYSCALL_ARGUMENT + paths[1].name, "path1", shape.second_path_length)
+    if not shape.has_args:
+        return
+    as_text = paths[: shape.has_first_path] + (paths[1:2] if shape.has_second_path else [])
+    for index, argument in enumerate(kind.arguments):
+        if argument not in as_text:
+            add_number(names.SYSCALL_ARGUMENT + argument.name, f"arg{index}")
+
+
+def _span_message(span: Span) -> trace_pb2.Span:
+    """Return a process or window span as OTLP has it."""
+    message = trace_pb2.Span(
+        trace_id=span.trace_id,
+        span_id=span.span_id.to_bytes(8, "little"),
+        parent_span_id=span.parent_span_id.to_bytes(8, "little") if span.parent_span_id else b"",
+        trace_state=TRACE_STATE,
+        flags=FLAGS,
+        name=span.name,
+        kind=trace_pb2.Span.SPAN_KIND_INTERNAL,
+        start_time_unix_nano=span.start_unix_ns,
+        end_time_unix_nano=span.end_unix_ns,
+        attributes=[key_value(key, value) for key, value in span.attributes.items()],
+    )
+    for link in span.links:
+        message.links.add(
+            trace_id=link.trace_id,
+            span_id=link.span_id.to_bytes(8, "little"),
+            attributes=[key_value(key, value) for key, value in link.attributes.items()],
+            trace_state=TRACE_STATE,
+            flags=FLAGS,
+        )
+    if span.is_error:
+        message.status.code = trace_pb2.Status.STATUS_CODE_ERROR
+    return message

@@ -1,0 +1,295 @@
+"""
+Task records and /proc → who made each call.
+
+In: TASK records with their strings, and batches of calls. Out: for each call the thread, program and process it belongs
+to, as they were when the call ended; and the processes that ended. What the kernel said at fork and exec comes first;
+/proc adds what it still knows of a process that lives.
+"""
+
+import os
+import pwd
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
+from typing import Any, Final, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import psutil
+
+from otel_sysexit.calls import Calls, ExecStrings
+from otel_sysexit.environment import parse_resource_attributes
+from otel_sysexit.identity import Image, Process, Thread
+from otel_sysexit.kernel.records import TaskKind
+
+UNKNOWN: Final = "unknown"
+_Entry = TypeVar("_Entry")
+_START_TICK_NS: Final = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(slots=True)
+class _Timeline:
+    """What a pid was from when on: programs of its process and names of its threads, oldest first."""
+
+    images: list[tuple[int, Image]] = field(default_factory=list)
+    names: dict[int, list[tuple[int, str]]] = field(default_factory=dict)
+
+    def image_at(self, time_ns: int) -> Image:
+        return _latest(self.images, time_ns)
+
+    def name_at(self, tid: int, time_ns: int) -> str:
+        return (
+            _latest(self.names[tid], time_ns)
+            if tid in self.names
+            else self.image_at(time_ns).executable_name[:15]
+        )
+
+    def changes(self, tid: int) -> list[int]:
+        """Return the times at which the answers for *tid* change, ascending."""
+        return sorted(
+            {since for since, _ in self.images[1:]} | {since for since, _ in self.names.get(tid, ())[1:]}
+        )
+
+
+def _latest(entries: list[tuple[int, _Entry]], time_ns: int) -> _Entry:
+    """Return the value in force at *time_ns*; before the first one, the first."""
+    value = entries[0][1]
+    for since, candidate in entries[1:]:
+        if since > time_ns:
+            break
+        value = candidate
+    return value
+
+
+class Processes:
+    """All processes that are targets, or were until a moment ago."""
+
+    def __init__(self, boot_to_unix_ns: int) -> None:
+        """*boot_to_unix_ns* turns start times of the boot clock into wall-clock times, the same for all."""
+        self._boot_to_unix_ns = boot_to_unix_ns
+        self._timelines: dict[int, _Timeline] = {}
+        self._dying: list[tuple[int, Process]] = []
+
+    def add_running(self, pid: int) -> Process:
+        """
+        Take up a process that runs already, from /proc.
+
+        Raises:
+            psutil.NoSuchProcess: it is gone.
+        """
+        found = psutil.Process(pid)
+        process = Process(pid, (read_start_boot_ns(pid) or 0) + self._boot_to_unix_ns, found.ppid())
+        timeline = self._timelines[pid] = _Timeline()
+        self._add_image(timeline, process, 0, None, found.uids().effective)
+        for thread in found.threads():
+            timeline.names[thread.id] = [(0, _read_comm(pid, thread.id))]
+        return process
+
+    def add_thread(self, pid: int, tid: int) -> None:
+        """Take up a running thread of a process that is known."""
+        self._timelines[pid].names.setdefault(tid, [(0, _read_comm(pid, tid))])
+
+    def learn(self, tasks: npt.NDArray[Any], exec_strings: Mapping[int, ExecStrings], produced: int) -> None:
+        """
+        Take in what happened.
+
+        Args:
+            tasks: dtype TASK, in the order of the ring.
+            exec_strings: What was executed, by row of *tasks*.
+            produced: Position in the ring of calls before which every call of a process that ended here lies.
+        """
+        for row, task in enumerate(tasks):
+            kind, tgid, tid, time_ns = (
+                int(task["kind"]),
+                int(task["tgid"]),
+                int(task["tid"]),
+                int(task["time_ns"]),
+            )
+            comm = _text(task["comm"])
+            if kind == TaskKind.PROCESS_START:
+                self._start(task, time_ns)
+            timeline = self._timelines.get(tgid)
+            if timeline is None:
+                timeline = self._start(task, time_ns)
+            if kind == TaskKind.EXEC:
+                self._exec(timeline, task, exec_strings.get(row))
+            if kind == TaskKind.END:
+                if task["is_last"]:
+                    self._end(timeline, task, produced)
+            else:
+                names = timeline.names.setdefault(tid, [])
+                names.append((time_ns, comm))
+
+    def _start(self, task: Any, time_ns: int) -> _Timeline:
+        """A process is born with its parent's program; or we hear of it for the first time."""
+        pid, parent_pid = int(task["tgid"]), int(task["parent_tgid"])
+        parent_timeline = self._timelines.get(parent_pid)
+        parent_image = parent_timeline.image_at(time_ns) if parent_timeline else None
+        process = Process(pid, int(task["start_ns"]) + self._boot_to_unix_ns, parent_pid)
+        timeline = self._timelines.get(pid)
+        if timeline is None:
+            timeline = self._timelines[pid] = _Timeline()
+        if parent_image is None:
+            self._add_image(timeline, process, time_ns, None, int(task["uid"]))
+        else:
+            process.parent = parent_image.process
+            process.image = replace(parent_image, process=process)
+            timeline.images.append((time_ns, process.image))
+        return timeline
+
+    def _exec(self, timeline: _Timeline, task: Any, strings: ExecStrings | None) -> None:
+        """From now on the process runs another program: a new image; the threads but the caller's are gone."""
+        process = timeline.images[-1][1].process
+        # The first exec we see of a command that we started ourselves: what it ran before was our own code.
+        is_first = process.image is not None and process.image.executable_name == UNKNOWN
+        since = 0 if is_first else int(task["time_ns"])
+        if is_first:
+            timeline.images.clear()
+        self._add_image(timeline, process, since, strings, int(task["uid"]))
+
+    def _end(self, timeline: _Timeline, task: Any, produced: int) -> None:
+        process = timeline.images[-1][1].process
+        if process.end_unix_ns is not None:
+            return  # two threads that end at once may both look like the last
+        process.end_unix_ns = int(task["time_ns"]) + self._boot_to_unix_ns
+        status = int(task["wait_status"])
+        if status & 0x7F:
+            process.exit_signal = status & 0x7F
+        else:
+            process.exit_code = status >> 8 & 0xFF
+        self._dying.append((produced, process))
+
+    def add_launched(self, pid: int, start_unix_ns: int, parent_pid: int) -> Process:
+        """Take up the command that waits for its execve; what it is, its exec will say."""
+        process = Process(pid, start_unix_ns, parent_pid)
+        process.image = Image(process, UNKNOWN)
+        self._timelines[pid] = _Timeline([(0, process.image)], {})
+        return process
+
+    def _add_image(
+        self, timeline: _Timeline, process: Process, since: int, strings: ExecStrings | None, uid: int
+    ) -> None:
+        start_boot_ns = process.start_unix_ns - self._boot_to_unix_ns
+        process.image = _make_image(process, start_boot_ns, strings, uid)
+        timeline.images.append((since, process.image))
+
+    def identify(self, calls: Calls) -> Calls:
+        """
+        Return *calls* with `thread` and `threads` filled in.
+
+        A call belongs to what its thread was when it ended: a successful exec to the new program.
+        """
+        pairs = calls.tgid.astype(np.uint64) << np.uint64(32) | calls.tid
+        unique, inverse = np.unique(pairs, return_inverse=True)
+        threads: list[Thread] = []
+        firsts = np.empty(len(unique), np.uint32)
+        later: list[tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]] = []
+        for index, pair in enumerate(unique.tolist()):
+            tgid, tid = pair >> 32, pair & 0xFFFFFFFF
+            timeline = self._timelines.get(tgid)
+            if timeline is None:  # its start was dropped (counted): /proc may know it
+                timeline = self._timelines[tgid] = self._recover(tgid)
+            changes = timeline.changes(tid)
+            firsts[index] = len(threads)
+            threads += [
+                Thread(tid, timeline.name_at(tid, since), timeline.image_at(since)) for since in (0, *changes)
+            ]
+            if changes:  # threads are few, calls many: times are looked at only where something changed
+                rows = np.flatnonzero(inverse == index)
+                at = np.searchsorted(np.array(changes, np.uint64), calls.end_boot_ns[rows], side="right")
+                later.append((rows, at))
+        thread = firsts[inverse]
+        for rows, at in later:
+            thread[rows] += at.astype(np.uint32)
+        return replace(calls, thread=thread, threads=threads)
+
+    def _recover(self, pid: int) -> _Timeline:
+        try:
+            self.add_running(pid)
+        except psutil.Error:
+            process = Process(pid, 0)
+            process.image = Image(process, UNKNOWN)
+            return _Timeline([(0, process.image)], {})
+        return self._timelines[pid]
+
+    def take_ended(self, consumed: int) -> list[Process]:
+        """Return the processes whose last call was before position *consumed* of the ring of calls, and forget them."""
+        ended = [process for position, process in self._dying if position <= consumed]
+        self._dying = [entry for entry in self._dying if entry[0] > consumed]
+        for process in ended:
+            timeline = self._timelines.get(process.pid)
+            if timeline is not None:
+                timeline.images = [entry for entry in timeline.images if entry[1].process is not process]
+                if not timeline.images:
+                    del self._timelines[process.pid]
+        return ended
+
+    def living(self) -> Iterable[Process]:
+        """Return the processes that have not ended as far as we know."""
+        return [
+            image.process
+            for timeline in self._timelines.values()
+            for _, image in timeline.images[-1:]
+            if image.process.end_unix_ns is None
+        ]
+
+
+def _make_image(process: Process, start_boot_ns: int, strings: ExecStrings | None, uid: int) -> Image:
+    """Describe the program that *process* runs: what its exec said, completed from /proc while it lives."""
+    strings = strings or ExecStrings()
+    path, command = strings.path(), strings.command
+    environment: dict[str, str] = {}
+    found_ns = read_start_boot_ns(process.pid)
+    if (
+        found_ns is not None and abs(found_ns - start_boot_ns) <= _START_TICK_NS
+    ):  # not another one with its pid
+        try:
+            living = psutil.Process(process.pid)
+            environment = {key: value for key, value in living.environ().items() if key.startswith("OTEL_")}
+            command = command or next(iter(living.cmdline()), "")
+            exe = living.exe()
+            # Between that exec and now it may have called another one.
+            if not strings.executable or PurePosixPath(exe).name == strings.executable:
+                path = exe
+        except (psutil.Error, OSError):
+            pass  # gone, or not ours to read: the kernel's own words stand
+    attributes = parse_resource_attributes(environment.get("OTEL_RESOURCE_ATTRIBUTES", ""))
+    return Image(
+        process=process,
+        executable_name=strings.executable or PurePosixPath(path or strings.filename).name or UNKNOWN,
+        executable_path=path,
+        command=command or None,
+        owner=_user_name(uid),
+        service_name=environment.get("OTEL_SERVICE_NAME") or attributes.get("service.name"),
+        environment_attributes=attributes,
+    )
+
+
+def read_start_boot_ns(pid: int) -> int | None:
+    """Return when *pid* started on the boot clock, to 10 ms (proc(5), stat field 22); None: there is no such process."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_bytes()
+    except OSError:
+        return None
+    return int(stat[stat.rindex(b")") + 2 :].split()[19]) * _START_TICK_NS
+
+
+@lru_cache(maxsize=1024)
+def _user_name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
+
+
+def _text(comm: npt.NDArray[np.uint8]) -> str:
+    return comm.tobytes().partition(b"\0")[0].decode(errors="backslashreplace")
+
+
+def _read_comm(pid: int, tid: int) -> str:
+    try:
+        with open(f"/proc/{pid}/task/{tid}/comm", "rb") as file:  # noqa: PTH123 (bytes, and often)
+            return file.read().rstrip(b"\n").decode(errors="backslashreplace")
+    except OSError:
+        return UNKNOWN

@@ -1,0 +1,317 @@
+"""
+Which trace and which parent each call belongs to.
+
+In: identified batches of calls, and processes that ended. Out: a `Placement` for each batch, and the spans that are not
+calls: of processes (`Tree`, for a command that is run) and of windows (`Windows`, for processes that run on).
+"""
+
+import os
+import signal
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from otel_sysexit import attributes
+from otel_sysexit.calls import Calls, Outcome
+from otel_sysexit.identity import Image, Process
+
+WINDOW_SPANS_MAX: Final = 2_000
+WINDOW_SECONDS_MAX: Final = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where the n calls of a batch stand: ids of their spans, and k contexts that they share."""
+
+    span_id: npt.NDArray[np.uint64]
+    """u8[n], not 0."""
+    context: npt.NDArray[np.uint32]
+    """u4[n]: index into the next two."""
+    trace_id: npt.NDArray[np.uint8]
+    """u1[k, 16]."""
+    parent_span_id: npt.NDArray[np.uint64]
+    """u8[k]."""
+
+    def take(self, rows: npt.NDArray[np.intp] | slice) -> "Placement":
+        """Return the placement of the calls of *rows*; contexts are shared."""
+        return Placement(self.span_id[rows], self.context[rows], self.trace_id, self.parent_span_id)
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A pointer to a span of another trace."""
+
+    trace_id: bytes
+    span_id: int
+    attributes: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A span that is not a call's: of a process or of a window."""
+
+    name: str
+    trace_id: bytes
+    span_id: int
+    parent_span_id: int
+    """0: it is its trace's root."""
+    start_unix_ns: int
+    end_unix_ns: int
+    image: Image
+    attributes: dict[str, str | int]
+    links: Sequence[Link] = ()
+    is_error: bool = False
+
+
+class Structure(Protocol):
+    """What the agent asks of a trace structure."""
+
+    def place(self, calls: Calls) -> Placement:
+        """Give each call its place."""
+
+    def end(self, processes: Iterable[Process]) -> None:
+        """Take note that *processes* ended, all their calls placed."""
+
+    def tick(self, now_unix_ns: int) -> None:
+        """Finish what time has finished."""
+
+    def finish(self, living: Iterable[Process], now_unix_ns: int) -> None:
+        """Finish everything: nothing more will come."""
+
+    def take_spans(self) -> list[Span]:
+        """Return the spans finished since the last time."""
+
+
+class _Ids:
+    """Random ids. Not cryptographic ones, but seeded by the system's randomness."""
+
+    def __init__(self) -> None:
+        self._random = np.random.Generator(np.random.PCG64(int.from_bytes(os.urandom(16), "little")))
+
+    def span_ids(self, count: int) -> npt.NDArray[np.uint64]:
+        return self._random.integers(1, 2**64, count, dtype=np.uint64)
+
+    def span_id(self) -> int:
+        return int(self.span_ids(1)[0])
+
+    @staticmethod
+    def trace_id() -> bytes:
+        """All 16 bytes are random, so that the low 56 bits serve consistent sampling (W3C trace context, level 2)."""
+        return os.urandom(16)
+
+
+class Tree:
+    """One trace: the command is the root, each process hangs below its parent's, each call below its process's."""
+
+    def __init__(self) -> None:
+        self._ids = _Ids()
+        self.trace_id = self._ids.trace_id()
+        self._span_ids: dict[Process, int] = {}
+        self._root: Process | None = None
+        self._spans: list[Span] = []
+
+    def set_root(self, process: Process) -> None:
+        """Name the process of the command."""
+        self._root = process
+
+    def place(self, calls: Calls) -> Placement:
+        """Give each call its process's span as the parent."""
+        processes: dict[Process, int] = {}
+        of_thread = np.array(
+            [processes.setdefault(thread.process, len(processes)) for thread in calls.threads], np.uint32
+        )
+        return Placement(
+            span_id=self._ids.span_ids(len(calls)),
+            context=of_thread[calls.thread] if len(calls) else np.empty(0, np.uint32),
+            trace_id=np.tile(np.frombuffer(self.trace_id, np.uint8), (len(processes), 1)),
+            parent_span_id=np.array([self._span_id(process) for process in processes], np.uint64),
+        )
+
+    def _span_id(self, process: Process) -> int:
+        span_id = self._span_ids.get(process)
+        if span_id is None:
+            span_id = self._span_ids[process] = self._ids.span_id()
+        return span_id
+
+    def end(self, processes: Iterable[Process]) -> None:
+        """Make the spans of *processes*."""
+        for process in processes:
+            if process.image is not None and process.end_unix_ns is not None:
+                self._spans.append(self._span(process, process.image, process.end_unix_ns))
+
+    def tick(self, now_unix_ns: int) -> None:
+        """Nothing: a process span waits for its process."""
+
+    def finish(self, living: Iterable[Process], now_unix_ns: int) -> None:
+        """End the spans of *living* processes now, without an exit code."""
+        for process in living:
+            if process.image is not None:
+                self._spans.append(self._span(process, process.image, now_unix_ns))
+
+    def _span(self, process: Process, image: Image, end_unix_ns: int) -> Span:
+        parent = 0 if process is self._root else self._span_id(process.parent or self._root or process)
+        noted: dict[str, str | int] = {}
+        if process.exit_code is not None:
+            noted[attributes.PROCESS_EXIT_CODE] = process.exit_code
+        error = _error_type(process)
+        if error is not None:
+            noted[attributes.ERROR_TYPE] = error
+        return Span(
+            name=process.name,
+            trace_id=self.trace_id,
+            span_id=self._span_id(process),
+            parent_span_id=parent,
+            start_unix_ns=min(process.start_unix_ns, end_unix_ns),
+            end_unix_ns=end_unix_ns,
+            image=image,
+            attributes=noted,
+            is_error=error is not None,
+        )
+
+    def take_spans(self) -> list[Span]:
+        """Return the process spans made since the last time."""
+        spans, self._spans = self._spans, []
+        return spans
+
+
+def _error_type(process: Process) -> str | None:
+    """Return the signal that killed *process*, or its exit code as text; None when all was well."""
+    if process.exit_signal is not None:
+        try:
+            return signal.Signals(process.exit_signal).name
+        except ValueError:  # a real-time signal
+            return f"SIG{process.exit_signal}"
+    return str(process.exit_code) if process.exit_code else None
+
+
+@dataclass(slots=True)
+class _Window:
+    """The open window of a process."""
+
+    trace_id: bytes
+    span_id: int
+    opened_unix_ns: int
+    start_unix_ns: int
+    end_unix_ns: int
+    links: list[Link]
+    calls: int = 0
+    errors: int = 0
+
+
+@dataclass(slots=True)
+class _Contexts:
+    trace_ids: list[bytes] = field(default_factory=list)
+    parents: list[int] = field(default_factory=list)
+
+    def add(self, window: _Window) -> int:
+        self.trace_ids.append(window.trace_id)
+        self.parents.append(window.span_id)
+        return len(self.parents) - 1
+
+
+class Windows:
+    """
+    A trace for each window of each process, linked to the one before.
+
+    A span can be sent only when it ends, so the root of a trace that lives for days would be missing for days; and back
+    ends refuse or truncate very large traces. A window ends after `WINDOW_SPANS_MAX` calls or `WINDOW_SECONDS_MAX`.
+    """
+
+    def __init__(self) -> None:
+        self._ids = _Ids()
+        self._windows: dict[Process, _Window] = {}
+        self._previous: dict[Process, Link] = {}
+        self._spans: list[Span] = []
+
+    def place(self, calls: Calls) -> Placement:
+        """Give each call the root of its process's open window as the parent."""
+        contexts = _Contexts()
+        context = np.zeros(len(calls), np.uint32)
+        ends = calls.start_unix_ns + calls.duration_ns
+        processes: dict[Process, int] = {}
+        of_thread = np.array(
+            [processes.setdefault(thread.process, len(processes)) for thread in calls.threads], np.uint32
+        )
+        of_call = of_thread[calls.thread] if len(calls) else context
+        order = np.argsort(of_call, kind="stable")
+        bounds = np.searchsorted(of_call[order], np.arange(len(processes) + 1))
+        for process, index in processes.items():
+            rows = order[bounds[index] : bounds[index + 1]]
+            while len(rows):
+                window = self._open(process, int(ends[rows[0]]))
+                taken, rows = np.split(rows, [WINDOW_SPANS_MAX - window.calls])
+                context[taken] = contexts.add(window)
+                window.calls += len(taken)
+                window.errors += int((calls.outcome[taken] == Outcome.FAILED).sum())
+                window.start_unix_ns = min(window.start_unix_ns, int(calls.start_unix_ns[taken].min()))
+                window.end_unix_ns = max(window.end_unix_ns, int(ends[taken].max()))
+                if window.calls >= WINDOW_SPANS_MAX:
+                    self._close(process)
+        return Placement(
+            span_id=self._ids.span_ids(len(calls)),
+            context=context,
+            trace_id=np.frombuffer(b"".join(contexts.trace_ids), np.uint8).reshape(-1, 16),
+            parent_span_id=np.array(contexts.parents, np.uint64),
+        )
+
+    def _open(self, process: Process, now_unix_ns: int) -> _Window:
+        window = self._windows.get(process)
+        if window is None:
+            previous = self._previous.get(process)
+            window = self._windows[process] = _Window(
+                self._ids.trace_id(),
+                self._ids.span_id(),
+                now_unix_ns,
+                now_unix_ns,
+                now_unix_ns,
+                [previous] if previous else [],
+            )
+        return window
+
+    def _close(self, process: Process) -> None:
+        window = self._windows.pop(process, None)
+        if window is None or process.image is None:
+            return
+        self._spans.append(
+            Span(
+                name=process.name,
+                trace_id=window.trace_id,
+                span_id=window.span_id,
+                parent_span_id=0,
+                start_unix_ns=window.start_unix_ns,
+                end_unix_ns=window.end_unix_ns,
+                image=process.image,
+                attributes={attributes.WINDOW_CALLS: window.calls, attributes.WINDOW_ERRORS: window.errors},
+                links=window.links,
+            )
+        )
+        self._previous[process] = Link(
+            window.trace_id, window.span_id, {attributes.LINK_TYPE: "previous_window"}
+        )
+
+    def end(self, processes: Iterable[Process]) -> None:
+        """Close the windows of *processes*."""
+        for process in processes:
+            self._close(process)
+            self._previous.pop(process, None)
+
+    def tick(self, now_unix_ns: int) -> None:
+        """Close the windows that are old enough."""
+        limit = now_unix_ns - WINDOW_SECONDS_MAX * 1_000_000_000
+        for process in [
+            process for process, window in self._windows.items() if window.opened_unix_ns <= limit
+        ]:
+            self._close(process)
+
+    def finish(self, living: Iterable[Process], now_unix_ns: int) -> None:  # noqa: ARG002 (other structures need it)
+        """Close every window."""
+        for process in list(self._windows):
+            self._close(process)
+
+    def take_spans(self) -> list[Span]:
+        """Return the window roots made since the last time."""
+        spans, self._spans = self._spans, []
+        return spans

@@ -1,0 +1,89 @@
+"""What people see: nothing, live lines, a summary, the ledger; on stderr, which is not the command's output."""
+
+import sys
+from collections.abc import Iterable
+
+from otel_sysexit.calls import Calls
+from otel_sysexit.config import Config
+from otel_sysexit.identity import Process
+from otel_sysexit.kernel.capture import Capture
+from otel_sysexit.kernel.records import Ledger
+from otel_sysexit.ledger import Account
+
+_HINT = "To send this to a collector: otel-sysexit run --endpoint http://localhost:4318 -- COMMAND"
+
+
+def say(message: str) -> None:
+    """Write one line about ourselves."""
+    try:
+        sys.stderr.write(f"otel-sysexit: {message}\n")
+        sys.stderr.flush()
+    except OSError:
+        pass  # nobody listens; the traced program must not suffer
+
+
+class View:
+    """Everything on the terminal of one run."""
+
+    def __init__(self, config: Config, title: str) -> None:
+        """*title* names the run: the command as it was written, or nothing."""
+        from otel_sysexit.terminal import Progress, Summary  # noqa: PLC0415 (while the loader compiles)
+
+        self._config = config
+        is_shown = config.exporter == "terminal" and not config.quiet
+        self._summary = Summary(title) if is_shown else None
+        self._progress = None if config.live or config.quiet else Progress(sys.stderr)
+        self._origin_unix_ns = 0
+        self._calls = 0
+        self._live_threads: set[int] = set()
+        for warning in config.warnings:
+            say(f"warning: {warning}")
+
+    def add(self, calls: Calls, ended: Iterable[Process]) -> None:
+        """Take in a batch and the processes that ended with it."""
+        self._calls += len(calls)
+        if self._summary is not None:
+            self._summary.add(calls)
+            for process in ended:
+                self._summary.see(process)
+        if self._config.live and len(calls):
+            self._write_lines(calls)
+
+    def see_living(self, processes: Iterable[Process]) -> None:
+        """Take note of processes that go on after the end."""
+        if self._summary is not None:
+            for process in processes:
+                self._summary.see(process)
+
+    def _write_lines(self, calls: Calls) -> None:
+        from otel_sysexit.live import format_lines  # noqa: PLC0415 (seldom needed)
+
+        if not self._origin_unix_ns:
+            self._origin_unix_ns = int(calls.start_unix_ns.min())
+        self._live_threads.update(thread.tid for thread in calls.threads)
+        lines = format_lines(calls, self._origin_unix_ns, show_threads=len(self._live_threads) > 1)
+        try:
+            sys.stderr.write("\n".join(lines) + "\n")
+            sys.stderr.flush()
+        except OSError:
+            pass  # as in say()
+
+    def progress(self, capture: Capture) -> None:
+        """Tell how it goes on, on a terminal."""
+        if self._progress is not None and sys.stderr.isatty():
+            ledger = capture.ledger()
+            self._progress.update(self._calls, ledger[Ledger.DROPPED_RING_FULL])
+
+    def finish(self, account: Account) -> None:
+        """Say what became of everything."""
+        if self._progress is not None:
+            self._progress.close()
+        if self._summary is not None:
+            from rich.console import Console  # noqa: PLC0415 (only here)
+
+            hint = "" if self._config.output else _HINT
+            self._summary.render(Console(stderr=True), f"otel-sysexit: {account.line()}", hint)
+        elif not self._config.quiet:
+            say(account.line())
+        for loss in account.losses():
+            say(f"warning: {loss}")

@@ -1,0 +1,391 @@
+import errno
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from otel_sysexit import syscalls
+from otel_sysexit.syscalls import ABIS, KINDS_MAX, NUMBERS, Abi, Form, Kind, Kinds, Selection
+
+
+def kind_of(number: int, abi: int = Abi.X86_64, restarted: int = -1) -> Kind:
+    """Return the kind of one call, by way of the columns."""
+    kinds = Kinds()
+    index = kinds.index(
+        np.array([abi], np.uint8), np.array([number], np.int32), np.array([restarted], np.int32)
+    )
+    return kinds[int(index[0])]
+
+
+def convert(form: Form, register: int) -> int:
+    """Return how one register reads in one form."""
+    registers = np.full((1, 6), register, np.uint64)
+    return int(syscalls.convert_arguments(registers, np.full((1, 6), form, np.uint8))[0, 0])
+
+
+@pytest.mark.parametrize(
+    ("abi", "number", "name"),
+    [
+        (Abi.X86_64, 257, "openat"),
+        (Abi.X86_64, 5, "fstat"),
+        (Abi.X86_64, 63, "uname"),
+        (Abi.X86_64, 166, "umount2"),
+        (Abi.I386, 102, "socketcall"),
+        (Abi.I386, 22, "umount"),
+        (Abi.X32, 39, "getpid"),
+        (Abi.AARCH64, 56, "openat"),
+        (Abi.ARM, 192, "mmap2"),
+    ],
+)
+def test_a_number_has_the_name_of_its_own_abi(abi: Abi, number: int, name: str) -> None:
+    """The same number is another call in another ABI."""
+    assert kind_of(number, abi).name == name
+
+
+def test_abis_have_the_labels_of_telemetry() -> None:
+    """Labels are what syscall.abi holds."""
+    assert [abi.label for abi in Abi] == ["x86_64", "i386", "x32", "aarch64", "arm"]
+
+
+def test_an_x32_call_keeps_its_bit_in_the_number() -> None:
+    """The kernel side sends x32 numbers without bit 30; the kind shows what the program asked for."""
+    assert kind_of(39, Abi.X32).number == 0x40000027
+
+
+def test_a_static_index_is_abi_times_numbers_plus_number() -> None:
+    """Numbers with a place in the tables have an index that needs no look-up."""
+    index = Kinds().index(np.array([0, 4], np.uint8), np.array([257, 1], np.int32), np.full(2, -1, np.int32))
+    assert index.tolist() == [257, 4 * NUMBERS + 1]
+
+
+@pytest.mark.parametrize("number", [-1, -39, 500, 9999, 0x7FFFFFFF, -(2**31)])
+def test_a_number_without_a_name_is_called_by_its_number(number: int) -> None:
+    """Any 32-bit number a program may give has a kind."""
+    kind = kind_of(number)
+    assert (kind.name, kind.number) == (f"syscall_{number}", number)
+
+
+def test_an_unknown_call_has_six_arguments_by_position() -> None:
+    """Nothing is known about them, so registers are shown as they are."""
+    kind = kind_of(9999)
+    assert [argument.name for argument in kind.arguments] == [f"arg{i}" for i in range(6)]
+    assert {argument.form for argument in kind.arguments} == {Form.SIGNED_64}
+
+
+def test_an_unknown_i386_call_has_32_bit_arguments() -> None:
+    """Registers of i386 are 32 bits wide and hold no sign."""
+    assert {argument.form for argument in kind_of(9999, Abi.I386).arguments} == {Form.UNSIGNED_32}
+
+
+def test_restart_syscall_says_what_it_restarts() -> None:
+    """The name comes from the number that the kernel side remembers."""
+    assert (kind_of(219, restarted=35).name, kind_of(219, restarted=35).restarts) == (
+        "restart_syscall",
+        "nanosleep",
+    )
+
+
+def test_restart_syscall_alone_restarts_nothing_known() -> None:
+    """After an attach in the middle, nobody knows what went before."""
+    assert kind_of(219).restarts is None
+
+
+def test_an_i386_restart_takes_the_name_of_the_i386_table() -> None:
+    """Number 162 is nanosleep there."""
+    assert kind_of(0, Abi.I386, restarted=162).restarts == "nanosleep"
+
+
+def test_an_odd_kind_keeps_its_index() -> None:
+    """Later batches find what earlier batches found, and different odd calls stay apart."""
+    kinds = Kinds()
+    numbers, none = np.array([9999, -1, 9999], np.int32), np.full(3, -1, np.int32)
+    first = kinds.index(np.zeros(3, np.uint8), numbers, none)
+    again = kinds.index(np.zeros(3, np.uint8), numbers[::-1].copy(), none)
+    assert first[0] == first[2] != first[1]
+    assert again.tolist() == first[::-1].tolist()
+
+
+def test_kinds_are_bounded() -> None:
+    """A program that makes up numbers cannot grow memory: the rest shares one kind."""
+    kinds = Kinds()
+    numbers = np.arange(1000, 1000 + 2 * KINDS_MAX, dtype=np.int32)
+    index = kinds.index(np.zeros(len(numbers), np.uint8), numbers, np.full(len(numbers), -1, np.int32))
+    assert index.max() == KINDS_MAX - 1
+    assert kinds[KINDS_MAX - 1].name == "syscall_other"
+    assert kinds[KINDS_MAX - 2].name.startswith("syscall_")
+
+
+def test_an_abi_nobody_knows_is_other() -> None:
+    """A byte the kernel side never writes makes no error."""
+    assert kind_of(3, abi=9).name == "syscall_other"
+
+
+def test_an_index_not_given_out_is_an_error() -> None:
+    """Mistakes with indices show at once."""
+    with pytest.raises(IndexError, match="no kind has the index"):
+        Kinds()[ABIS * NUMBERS]
+
+
+def test_forms_follow_the_arguments() -> None:
+    """The column for a kind holds the forms of its arguments, then UNUSED."""
+    forms = Kinds().forms(np.array([257, 39], np.uint16))
+    openat = [Form.SIGNED_32, Form.POINTER_64, Form.SIGNED_32, Form.UNSIGNED_16, Form.UNUSED, Form.UNUSED]
+    assert forms.tolist() == [openat, [Form.UNUSED] * 6]
+
+
+@pytest.mark.parametrize(
+    ("form", "register", "value"),
+    [
+        (Form.SIGNED_32, 0xFFFFFF9C, -100),
+        (Form.SIGNED_32, 0xDEADBEEF_00000003, 3),
+        (Form.UNSIGNED_32, 0xFFFFFFFF_FFFFFFFF, 0xFFFFFFFF),
+        (Form.UNSIGNED_16, 0x7FFF_000081A4, 0o100644),
+        (Form.SIGNED_64, 0xFFFFFFFF_FFFFFFFE, -2),
+        (Form.SIGNED_64, 2**63, -(2**63)),
+        (Form.POINTER_64, 0x7FFE_DEADBEEF, 0x7FFE_DEADBEEF),
+        (Form.POINTER_32, 0x1_FFFFE000, 0xFFFFE000),
+        (Form.UNUSED, 77, 0),
+    ],
+)
+def test_a_register_reads_as_its_form_says(form: Form, register: int, value: int) -> None:
+    """What the kernel ignores of a register is ignored here too."""
+    assert convert(form, register) == value
+
+
+def test_a_descriptor_reads_as_int_whatever_the_kernel_declares() -> None:
+    """The kernel declares read's fd as unsigned and mmap's as unsigned long; programs pass -1 in both."""
+    assert kind_of(0).arguments[0].form == Form.SIGNED_32
+    assert kind_of(9).arguments[4].form == Form.SIGNED_32
+
+
+def test_clone_has_its_arguments_in_the_order_of_the_abi() -> None:
+    """All but x86_64 pass tls before the child's tid."""
+    assert [argument.name for argument in kind_of(56).arguments][3:] == ["child_tidptr", "tls"]
+    assert [argument.name for argument in kind_of(220, Abi.AARCH64).arguments][3:] == ["tls", "child_tidptr"]
+
+
+def test_a_64_bit_argument_takes_two_registers_of_i386() -> None:
+    """The offset of pread64 is not mistaken for its lower half."""
+    assert [argument.name for argument in kind_of(180, Abi.I386).arguments] == [
+        "fd",
+        "buf",
+        "count",
+        "pos_lo",
+        "pos_hi",
+    ]
+
+
+def test_every_named_call_has_known_arguments() -> None:
+    """The tables fit together: only two calls that never existed lack arguments."""
+    unknown = {
+        name
+        for abi in Abi
+        for name, number in syscalls._numbers(abi).items()
+        if [argument.name for argument in kind_of(number, abi).arguments][:1] == ["arg0"]
+    }
+    assert unknown == {"epoll_ctl_old", "epoll_wait_old"}
+
+
+def test_no_call_has_more_than_six_arguments() -> None:
+    """There are six registers."""
+    counts = [
+        len(kind_of(number, abi).arguments) for abi in Abi for number in syscalls._numbers(abi).values()
+    ]
+    assert max(counts) == 6
+
+
+@pytest.mark.parametrize(
+    ("number", "name"),
+    [
+        (2, "ENOENT"),
+        (11, "EAGAIN"),
+        (35, "EDEADLK"),
+        (95, "EOPNOTSUPP"),
+        (133, "EHWPOISON"),
+        (524, "ENOTSUPP"),
+        (4000, "4000"),
+    ],
+)
+def test_errno_names_are_the_kernels(number: int, name: str) -> None:
+    """Where C has two names for an errno, it is the one the kernel uses; without a name it is the number."""
+    assert syscalls.errno_name(number) == name
+
+
+def test_every_errno_of_the_c_library_has_a_name() -> None:
+    """Nothing that user space knows is shown as a number."""
+    assert all(syscalls.errno_name(number).startswith("E") for number in errno.errorcode)
+
+
+def test_number_of_knows_both_answers() -> None:
+    """A call the ABI lacks has no number."""
+    assert syscalls.number_of("openat", Abi.X86_64) == 257
+    assert syscalls.number_of("getpid", Abi.X32) == 39
+    assert syscalls.number_of("open", Abi.AARCH64) is None
+
+
+def test_a_selection_adds_and_takes_away() -> None:
+    """Names, globs, classes and their negations work from left to right."""
+    names = syscalls.parse_selection("openat, readlink*,%net,!connect").names
+    assert {"openat", "readlink", "readlinkat", "bind", "socketcall"} <= names
+    assert not names & {"connect", "close"}
+
+
+def test_a_selection_that_starts_by_taking_away_starts_from_all() -> None:
+    """'!futex' means everything else, unknown numbers too."""
+    selection = syscalls.parse_selection("!futex")
+    assert selection.includes_unknown
+    assert "futex" not in selection.names
+    assert {"openat", "socketcall", "set_tls"} <= selection.names
+
+
+def test_a_later_item_brings_back_what_an_earlier_took_away() -> None:
+    """Order counts."""
+    assert "connect" in syscalls.parse_selection("%net,!conn*,connect").names
+
+
+def test_a_plain_selection_leaves_unknown_numbers_out() -> None:
+    """What nobody asked for is not recorded."""
+    assert not syscalls.parse_selection("openat").includes_unknown
+
+
+@pytest.mark.parametrize("text", ["*", "syscall_*"])
+def test_a_glob_can_ask_for_unknown_numbers(text: str) -> None:
+    """Calls without a name are called syscall_<number>, and globs match that."""
+    assert syscalls.parse_selection(text).includes_unknown
+
+
+def test_a_glob_can_take_unknown_numbers_away() -> None:
+    """The negation of the same glob."""
+    assert not syscalls.parse_selection("!syscall_*").includes_unknown
+
+
+def test_names_of_one_abi_only_are_valid() -> None:
+    """A 64-bit host may run 32-bit programs."""
+    assert syscalls.parse_selection("socketcall").names == {"socketcall"}
+
+
+def test_the_kernels_internal_names_are_understood() -> None:
+    """Tracefs calls stat newstat."""
+    assert syscalls.parse_selection("newstat").names == {"stat"}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "empty"),
+        (" ", "empty"),
+        ("openat,,read", "empty"),
+        ("openat,!", "empty"),
+        ("opnat", "'opnat'; nearest: openat"),
+        ("OPENAT", "'OPENAT'; nearest: openat"),
+        ("%netwrk", "'%netwrk'; nearest: %network"),
+        ("zz*", "no system call matches 'zz*'"),
+        ("openat,!openat", "leaves nothing"),
+        ("qqqqqqqqqq", "'qqqqqqqqqq'"),
+    ],
+)
+def test_a_wrong_selection_is_refused_in_one_line(text: str, message: str) -> None:
+    """The message says which item is wrong and names the nearest ones."""
+    with pytest.raises(ValueError) as caught:
+        syscalls.parse_selection(text)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", syscalls.CLASSES)
+def test_no_class_is_empty(name: str) -> None:
+    """Each class a user can name means something."""
+    assert syscalls.parse_selection(f"%{name}").names
+
+
+@pytest.mark.parametrize(
+    ("name", "inside", "outside"),
+    [
+        ("file", {"openat", "rename", "stat64", "umount", "execve"}, {"read", "close", "memfd_create"}),
+        ("desc", {"read", "openat", "mmap", "pipe", "epoll_wait", "dup2", "poll"}, {"getpid", "unlink"}),
+        ("process", {"fork", "clone3", "execve", "exit_group", "wait4"}, {"openat", "clock_gettime"}),
+        ("net", {"socket", "sendto", "recvmmsg_time64", "accept4", "socketcall"}, {"read", "write"}),
+        ("signal", {"rt_sigaction", "kill", "signalfd4", "pause"}, {"read"}),
+        ("memory", {"mmap", "brk", "mprotect", "madvise"}, {"read", "memfd_create"}),
+        ("clock", {"clock_gettime", "clock_settime64"}, {"clock_nanosleep", "nanosleep"}),
+        ("creds", {"setuid", "getresgid32", "capset"}, {"getpid"}),
+        ("ipc", {"semop", "shmat", "msgsnd"}, {"mq_open"}),
+    ],
+)
+def test_a_class_means_what_strace_means(name: str, inside: set[str], outside: set[str]) -> None:
+    """The classes hold the calls a user of strace expects, and no others of note."""
+    names = syscalls.parse_selection(f"%{name}").names
+    assert inside <= names
+    assert not outside & names
+
+
+def test_every_pattern_of_a_class_matches_something() -> None:
+    """No word in the lists is a misspelling."""
+    words = " ".join([*syscalls._CLASSES.values(), syscalls._MORE_DESC])
+    assert [word for word in words.split() if not syscalls._matching((word,))] == []
+
+
+def test_no_selection_wants_everything() -> None:
+    """Without a choice the kernel records all."""
+    table = syscalls.wanted_table(None)
+    assert table.shape == (ABIS * NUMBERS,)
+    assert table.all()
+
+
+def test_the_table_holds_the_selected_calls_of_every_abi() -> None:
+    """One name sets its number in each ABI that has it, and nothing else."""
+    table = syscalls.wanted_table(Selection(frozenset(["openat"]), includes_unknown=False))
+    expected = [257, NUMBERS + 295, 2 * NUMBERS + 257, 3 * NUMBERS + 56, 4 * NUMBERS + 322]
+    assert np.flatnonzero(table).tolist() == expected
+
+
+def test_unknown_numbers_follow_the_selection() -> None:
+    """500 has no name; it is recorded when unknown numbers are, 257 is not then."""
+    table = syscalls.wanted_table(Selection(frozenset(), includes_unknown=True))
+    assert (table[500], table[257], table[NUMBERS + 500]) == (1, 0, 1)
+
+
+@pytest.mark.parametrize(
+    ("abi", "name", "expected"),
+    [
+        (Abi.X86_64, "open", 0x01),
+        (Abi.X86_64, "openat", 0x02),
+        (Abi.X86_64, "rename", 0x21),
+        (Abi.X86_64, "renameat2", 0x42),
+        (Abi.X86_64, "symlinkat", 0x31),
+        (Abi.X86_64, "mount", 0x21),
+        (Abi.X86_64, "execve", 0x01),
+        (Abi.X86_64, "umount2", 0x01),
+        (Abi.X86_64, "fanotify_mark", 0x05),
+        (Abi.X86_64, "memfd_create", 0),
+        (Abi.X86_64, "write", 0),
+        (Abi.I386, "stat64", 0x01),
+        (Abi.I386, "fanotify_mark", 0x06),
+        (Abi.X32, "openat", 0x02),
+        (Abi.AARCH64, "unlinkat", 0x02),
+        (Abi.ARM, "chown32", 0x01),
+    ],
+)
+def test_the_path_table_says_where_the_paths_are(abi: Abi, name: str, expected: int) -> None:
+    """Low nibble: 1 + index of the first path; high nibble: of the second."""
+    number = syscalls.number_of(name, abi)
+    assert number is not None
+    assert syscalls.path_arguments_table()[abi * NUMBERS + number] == expected
+
+
+def test_the_path_table_agrees_with_the_arguments() -> None:
+    """A call is in the table exactly if one of its arguments is a path."""
+    table = syscalls.path_arguments_table()
+    for abi in Abi:
+        for name, number in syscalls._numbers(abi).items():
+            if number < NUMBERS:
+                has_path = any(argument.is_path for argument in kind_of(number, abi).arguments)
+                assert bool(table[abi * NUMBERS + number]) == has_path, (abi, name)
+
+
+def test_importing_reads_no_table() -> None:
+    """Tables of calls are read when something asks for them: start-up is short."""
+    code = "import sys, otel_sysexit.syscalls; print([m for m in sys.modules if 'system_calls' in m])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
