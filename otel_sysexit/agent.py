@@ -32,9 +32,9 @@ from otel_sysexit.view import View
 
 _ROUND_SECONDS: Final = 0.1
 """How long calls may wait in the ring when few are made; many force a wake-up."""
-_ROUND_CALLS_MAX: Final = 32_768
+_ROUND_CALLS_MAX: Final = 8_192
+"""Calls in one batch: what is worked on at once decides the agent's memory."""
 _RING_RECORDS_MAX: Final = 1 << 30
-_EXPORT_WORKERS: Final = 2
 _INTERRUPTED: Final = 128 + signal.SIGINT
 
 
@@ -69,9 +69,7 @@ def make_exporters(config: Config) -> list[Exporter]:
         file = JsonLinesFile(config.output)
         exporters.append(Exporter(config.output, lambda: file, config, bytes_max=LINE_BYTES_MAX))
     if config.exporter == "otlp":
-        exporters.append(
-            Exporter(str(config.endpoint), lambda: make_transport(config), config, workers=_EXPORT_WORKERS)
-        )
+        exporters.append(Exporter(str(config.endpoint), lambda: make_transport(config), config))
     return exporters
 
 
@@ -118,7 +116,8 @@ class Agent:
         """Deliver until *is_done* or aborted."""
         while not is_done() and not self.is_aborted:
             self._poll.poll(_ROUND_SECONDS)
-            self._round()
+            while self._round() == _ROUND_CALLS_MAX and not self.is_aborted:
+                pass  # there is more
 
     def _room(self) -> int:
         return min((exporter.room() for exporter in self._exporters), default=_ROUND_CALLS_MAX)

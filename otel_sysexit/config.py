@@ -26,6 +26,8 @@ from otel_sysexit.syscalls import Selection, parse_selection
 
 PREFIX: Final = "OTEL_SYSEXIT_"
 BENIGN_ERRORS: Final = "EAGAIN,EINPROGRESS,EALREADY,EINTR,futex*:ETIMEDOUT,mq_timed*:ETIMEDOUT"
+RING_BYTES: Final = {"run": 64 << 20, "attach": 16 << 20}
+"""A command is over soon and may be fast; an agent stays on its host."""
 _PAGE_SIZE: Final = 4096
 _UNITS_NS: Final = {
     "ns": 1,
@@ -62,7 +64,7 @@ class Config:
     min_duration_ns: int = 0
     errors_only: bool = False
     benign_errors: BenignErrors = field(default_factory=lambda: BenignErrors(BENIGN_ERRORS))
-    ring_bytes: int = 16 << 20
+    ring_bytes: int = RING_BYTES["attach"]
     flush_timeout_ns: int = 5 * 10**9
     bcc_python: str | None = None
     pids: Sequence[int] = ()
@@ -193,7 +195,7 @@ SETTINGS: Final = (
     Setting("min_duration_ns", parse_duration_ns, "Only calls that took at least this long.", "DURATION", "0s", option="min-duration"),
     Setting("errors_only", parse_boolean, "Only calls that failed."),
     Setting("benign_errors", BenignErrors, "Failures that are no errors: ERRNO or GLOB:ERRNO.", "LIST", BENIGN_ERRORS),
-    Setting("ring_bytes", parse_ring_bytes, "Buffer between kernel and agent.", "SIZE", "16MiB", option="ring-size"),
+    Setting("ring_bytes", parse_ring_bytes, "Buffer for calls between kernel and agent, a power of two.", "SIZE", "64MiB; attach: 16MiB", option="ring-size"),
     Setting("flush_timeout_ns", parse_duration_ns, "How long to go on delivering after the end.", "DURATION", "5s", option="flush-timeout"),
     Setting("bcc_python", str, "Python interpreter that has bcc.", "FILE", "this one, else /usr/bin/python3"),
     Setting("pids", parse_pid, "Process to attach to, with all its threads; may be repeated.", "PID", commands=("attach",), is_list=True, option="pid"),
@@ -225,6 +227,7 @@ def resolve(command: str, options: Mapping[str, Any], environ: Mapping[str, str]
             "OTEL_CONFIG_FILE is set, which would make all other OTEL_* variables void, and is not supported: unset it"
         )
     given["resource_attributes"] = parse_resource_attributes(environ.get("OTEL_RESOURCE_ATTRIBUTES", ""))
+    given.setdefault("ring_bytes", RING_BYTES[command])
     _settle_exporter(given, environ)
     _settle_endpoint(given, environ)
     return Config(**given, warnings=tuple(warnings))

@@ -26,7 +26,6 @@ from otel_sysexit.kernel.maps import Map, possible_cpus, wait_for_running_progra
 from otel_sysexit.kernel.ring import Ring
 
 _PAGE_SIZE: Final = os.sysconf("SC_PAGESIZE")
-_STRINGS_BYTES: Final = 4 << 20
 _TASKS_BYTES: Final = 1 << 20
 _LOADER_SECONDS: Final = 60.0
 # Interpreters that may have the distribution's bcc, after our own.
@@ -57,11 +56,16 @@ class Request:
     bcc_python: str | None = None
     """Interpreter that has bcc; None: this one, then the system's."""
 
+    @property
+    def strings_bytes(self) -> int:
+        """Size of the ring of strings, about right when every other call has a path."""
+        return max(self.calls_bytes // 2, _PAGE_SIZE)
+
     def cflags(self) -> list[str]:
         """Return the macros of bpf/calls.bpf.c for this request."""
         flags = [
             f"-DCALLS_PAGES={self.calls_bytes // _PAGE_SIZE}",
-            f"-DSTRINGS_PAGES={_STRINGS_BYTES // _PAGE_SIZE}",
+            f"-DSTRINGS_PAGES={self.strings_bytes // _PAGE_SIZE}",
             f"-DTASKS_PAGES={_TASKS_BYTES // _PAGE_SIZE}",
             f"-DWANT_UNKNOWN={int(self.wants_unknown)}",
         ]
@@ -137,7 +141,7 @@ class Loader:
         while True:
             answer, fds = self._receive()
             if answer is not None and answer["error"] is None:
-                return Capture(self._request.calls_bytes, fds)
+                return Capture(self._request, fds)
             kind = "crash" if answer is None else answer["error"]
             if kind in ("no-bcc", "wrong-bcc") and self._pythons and Path(self._pythons[0]).exists():
                 self._start(self._pythons.pop(0))
@@ -178,14 +182,14 @@ class Capture:
     They stay attached as long as this process holds the links; when it dies, the kernel detaches them.
     """
 
-    def __init__(self, calls_bytes: int, fds: Sequence[int]) -> None:
+    def __init__(self, request: Request, fds: Sequence[int]) -> None:
         """Take over the descriptors of `MAPS` and `LINKS`."""
         maps = dict(zip(MAPS, fds, strict=False))
         self._links = dict(zip(LINKS, fds[len(MAPS) :], strict=True))
         self.calls_fd = maps["calls"]
-        self.calls = Ring.from_fd(maps["calls"], calls_bytes // _PAGE_SIZE, records.CALL)
-        self.strings = Ring.from_fd(maps["strings"], _STRINGS_BYTES // _PAGE_SIZE, records.STRING)
-        self.tasks = Ring.from_fd(maps["tasks"], _TASKS_BYTES // _PAGE_SIZE, records.TASK)
+        self.calls = Ring.from_fd(maps["calls"], request.calls_bytes, records.CALL)
+        self.strings = Ring.from_fd(maps["strings"], request.strings_bytes, records.STRING)
+        self.tasks = Ring.from_fd(maps["tasks"], _TASKS_BYTES, records.TASK)
         self._pending = Map(maps["pending"], 4, records.SLOT.itemsize)
         self._ledger = Map(maps["ledger"], 4, 8 * possible_cpus())
         self._is_closing = Map(maps["is_closing"], 4, 4)

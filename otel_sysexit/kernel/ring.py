@@ -5,8 +5,11 @@ In: the ring's descriptor (or two buffers, in tests) and the dtype of its record
 of records, each a copy that outlives the next read. It knows nothing of what the records mean.
 
 The protocol is the kernel's (kernel/bpf/ringbuf.c): a producer position and a consumer position that only grow, an
-8-byte header before each record, with a busy bit until it is committed and a discard bit. Records lie at multiples of
-one stride, but the last of a turn may go on at the start of the ring.
+8-byte header before each record, with a busy bit until it is committed and a discard bit. The kernel maps the data twice,
+one copy behind the other, so a record that goes on at the start of the ring lies in one piece all the same.
+
+Only what is being read is mapped: the ring belongs to the kernel, and mapped whole, twice, it would count as resident
+memory of the agent, too.
 
 Memory order. The kernel writes a record, then clears the busy bit with a full barrier. So all headers are read first
 and only then the records behind the committed ones; a memcpy of both at once could load the end of a record before its
@@ -35,38 +38,60 @@ def _no_barrier() -> None:
 _load_barrier: Callable[[], None] = _no_barrier if platform.machine() == "x86_64" else os.sched_yield
 
 
+class _Windows:
+    """The data of a ring, mapped piece by piece as it is sliced."""
+
+    def __init__(self, fd: int, size: int) -> None:
+        self._fd = fd
+        self._size = size
+
+    def __len__(self) -> int:
+        return 2 * self._size
+
+    def __getitem__(self, part: slice) -> npt.NDArray[np.uint8]:
+        start = part.start // mmap.PAGESIZE * mmap.PAGESIZE
+        # Two pages lie before the data: the consumer's position and the producer's.
+        window = mmap.mmap(
+            self._fd, part.stop - start, mmap.MAP_SHARED, mmap.PROT_READ, offset=2 * mmap.PAGESIZE + start
+        )
+        return np.frombuffer(
+            window, np.uint8, offset=part.start - start
+        )  # keeps the window mapped while it lives
+
+
 class Ring:
     """The consumer of one ring buffer; only one may exist for a ring."""
 
-    def __init__(self, consumer: Any, producer: Any, dtype: np.dtype[Any]) -> None:
+    def __init__(
+        self, consumer: Any, producer: Any, data: "npt.NDArray[np.uint8] | _Windows", dtype: np.dtype[Any]
+    ) -> None:
         """
-        Read records of *dtype* from two buffers.
+        Read records of *dtype*.
 
         Args:
-            consumer: Writable; starts with the consumer position, a little-endian u64.
-            producer: Starts with the producer position; the data follow one page later and fill the rest.
+            consumer: Writable buffer that starts with the consumer position, a little-endian u64.
+            producer: Buffer that starts with the producer position.
+            data: The ring's data, twice, one copy behind the other.
             dtype: Of a record without its header; its size a multiple of 8.
         """
         self._consumer = np.frombuffer(consumer, "<u8", count=1)
         self._producer = np.frombuffer(producer, "<u8", count=1)
-        self._data = np.frombuffer(producer, np.uint8, offset=mmap.PAGESIZE)
+        self._data = data
         self._dtype = dtype
         self._stride = _HEADER_SIZE + dtype.itemsize
-        self.size = len(self._data)
+        self.size = len(data) // 2
 
     @classmethod
-    def from_fd(cls, fd: int, pages: int, dtype: np.dtype[Any]) -> "Ring":
+    def from_fd(cls, fd: int, size: int, dtype: np.dtype[Any]) -> "Ring":
         """
-        Map the ring *fd* of *pages* pages; the data once, not twice as the kernel offers, to halve resident memory.
+        Read the ring *fd* whose data are *size* bytes.
 
         Raises:
             OSError: the mapping is refused.
         """
         consumer = mmap.mmap(fd, mmap.PAGESIZE, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
-        producer = mmap.mmap(
-            fd, mmap.PAGESIZE * (1 + pages), mmap.MAP_SHARED, mmap.PROT_READ, offset=mmap.PAGESIZE
-        )
-        return cls(consumer, producer, dtype)
+        producer = mmap.mmap(fd, mmap.PAGESIZE, mmap.MAP_SHARED, mmap.PROT_READ, offset=mmap.PAGESIZE)
+        return cls(consumer, producer, _Windows(fd, size), dtype)
 
     @property
     def produced(self) -> int:
@@ -80,7 +105,7 @@ class Ring:
 
     def waiting(self) -> int:
         """Return how many records were reserved and not read yet, committed or not."""
-        return int(self._producer[0] - self._consumer[0]) // self._stride
+        return (self.produced - self.consumed) // self._stride
 
     def read(self, limit: int) -> npt.NDArray[Any]:
         """
@@ -89,48 +114,22 @@ class Ring:
         Returns:
             An array of the ring's dtype, a copy.
         """
+        position = self.consumed
         count = min(self.waiting(), limit)
-        out = np.empty((count, self._dtype.itemsize), np.uint8)
-        kept = 0
-        while count:
-            taken, committed = self._read_stretch(out[kept:], count)
-            kept += taken
-            count -= committed
-            if committed == 0:
-                break
-        return out[:kept].view(self._dtype).reshape(kept)
-
-    def _read_stretch(self, out: npt.NDArray[np.uint8], count: int) -> tuple[int, int]:
-        """
-        Copy records that lie without a break, or the one that the ring's end breaks.
-
-        Returns:
-            (records copied to *out*, records consumed); discarded ones are consumed and not copied.
-        """
-        position = int(self._consumer[0])
+        if count == 0:
+            return np.empty(0, self._dtype)
         offset = position % self.size
-        whole = min(count, (self.size - offset) // self._stride)
-        if whole == 0:
-            # The header never breaks: the ring's size and every record are multiples of 8.
-            header = self._data[offset : offset + 4].view("<u4")[0]
-            if header & _BUSY:
-                return 0, 0
-            _load_barrier()
-            stretch = np.concatenate((self._data[offset:], self._data[: self._stride - (self.size - offset)]))
-            stretch = stretch.reshape(1, self._stride)
-            headers = np.array([header])
-        else:
-            stretch = self._data[offset : offset + whole * self._stride].reshape(whole, self._stride)
-            headers = np.ascontiguousarray(stretch[:, :4]).view("<u4").reshape(whole)
-            busy = np.flatnonzero(headers & _BUSY)
-            if len(busy):
-                whole = int(busy[0])
-                headers = headers[:whole]
-            _load_barrier()
-        committed = len(headers)
-        bodies = stretch[:committed, _HEADER_SIZE:]
-        if (headers & _DISCARDED).any():
-            bodies = bodies[(headers & _DISCARDED) == 0]
-        out[: len(bodies)] = bodies
-        self._consumer[0] = position + committed * self._stride
-        return len(bodies), committed
+        stretch = self._data[offset : offset + count * self._stride].reshape(count, self._stride)
+        headers = np.ascontiguousarray(stretch[:, :4]).view("<u4").reshape(count)
+        busy = np.flatnonzero(headers & _BUSY)
+        if len(busy):
+            count = int(busy[0])
+            headers = headers[:count]
+        _load_barrier()
+        bodies = stretch[:count, _HEADER_SIZE:]
+        is_discarded = (headers & _DISCARDED) != 0
+        if is_discarded.any():
+            bodies = bodies[~is_discarded]
+        out = bodies.copy().view(self._dtype).reshape(len(bodies))
+        self._consumer[0] = position + count * self._stride
+        return out

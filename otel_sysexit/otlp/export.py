@@ -22,7 +22,7 @@ from otel_sysexit.errors import AgentError
 from otel_sysexit.otlp.spans import REQUEST_BYTES_MAX, Request, SpanEncoder
 from otel_sysexit.traces import Placement, Span
 
-QUEUE_CALLS_MAX: Final = 131_072
+QUEUE_CALLS_MAX: Final = 32_768
 """Calls that wait in memory; what comes on top waits in the kernel's ring, where dropping is counted."""
 _RETRYABLE_STATUSES: Final = (429, 502, 503, 504)
 
@@ -144,10 +144,23 @@ class HttpTransport:
         from opentelemetry.exporter.otlp.proto.http import Compression  # noqa: PLC0415
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
 
-        session = requests.Session()
-        session.hooks["response"] = [self._note]
+        transport = self
+
+        class NotingSession(requests.Session):
+            """Notes each answer: the exporter looks into none of them, and forgets the error when it gives up."""
+
+            def request(self, *args: Any, **kwargs: Any) -> requests.Response:
+                try:
+                    response = super().request(*args, **kwargs)
+                except requests.RequestException as error:
+                    transport.reason = _plain(error)
+                    raise
+                transport.note(response)
+                return response
+
         self._response: ExportTraceServiceResponse | None = None
         self._status = 0
+        self.reason = "no answer"
         self._exporter = OTLPSpanExporter(
             endpoint=config.endpoint,
             certificate_file=config.certificate,
@@ -156,11 +169,13 @@ class HttpTransport:
             headers=dict(config.headers),
             timeout=config.timeout_ns / 1e9,
             compression=Compression.Gzip if config.compression == "gzip" else Compression.NoCompression,
-            session=session,
+            session=NotingSession(),
         )
 
-    def _note(self, response: Any, *_: Any, **__: Any) -> None:
+    def note(self, response: Any) -> None:
+        """Take down what the collector said."""
         self._status = response.status_code
+        self.reason = f"HTTP {response.status_code} {response.reason or ''}".strip()
         self._response = None
         if response.status_code < 300:
             try:
@@ -174,9 +189,8 @@ class HttpTransport:
         if result.success and self._status < 300:
             return _partial_success(self._response)
         status = result.status_code
-        reason = f"HTTP {status} {result.reason or ''}".strip() if status else _plain(result.error)
-        is_retryable = status in _RETRYABLE_STATUSES or (status is None and result.error is not None)
-        return Answer(is_delivered=False, is_retryable=is_retryable, reason=reason)
+        is_retryable = status is None or status in _RETRYABLE_STATUSES
+        return Answer(is_delivered=False, is_retryable=is_retryable, reason=self.reason)
 
     def close(self) -> None:
         """Give up retrying."""
@@ -214,24 +228,22 @@ def _read_certificates(config: Config) -> tuple[bytes | None, bytes | None, byte
 
 
 class Exporter:
-    """A bounded queue with workers behind it."""
+    """A bounded queue with a thread behind it that encodes and sends."""
 
     def __init__(
         self,
         name: str,
         make_transport: Callable[[], Transport],
         config: Config,
-        workers: int = 1,
         bytes_max: int = REQUEST_BYTES_MAX,
     ) -> None:
         """
-        Start *workers* threads, each with a transport of its own.
+        Start the thread.
 
         Args:
             name: Where it goes, for people.
-            make_transport: Called in each worker: what is slow to make delays nothing.
+            make_transport: Called in the thread: what is slow to make delays nothing.
             config: Deadlines and the attributes of every Resource.
-            workers: How many requests may be under way at once.
             bytes_max: Size of a request.
         """
         self.name = name
@@ -243,16 +255,12 @@ class Exporter:
         self._batches: deque[Batch] = deque()
         self._changed = threading.Condition()
         self._waiting = 0
-        self._busy = 0
+        self._is_busy = False
         self._is_closing = False
         self._give_up_at = float("inf")
-        self._transports: list[Transport] = []
-        self._threads = [
-            threading.Thread(target=self._work, name=f"export-{index}", daemon=True)
-            for index in range(workers)
-        ]
-        for thread in self._threads:
-            thread.start()
+        self._transport: Transport | None = None
+        self._thread = threading.Thread(target=self._work, name="export", daemon=True)
+        self._thread.start()
 
     def room(self) -> int:
         """Return how many more calls the queue takes."""
@@ -272,7 +280,7 @@ class Exporter:
             self._is_closing = True
             self._changed.notify_all()
             self._changed.wait_for(
-                lambda: not self._batches and not self._busy, max(self._give_up_at - time.monotonic(), 0)
+                lambda: not self._batches and not self._is_busy, max(self._give_up_at - time.monotonic(), 0)
             )
         self.abort()
 
@@ -282,21 +290,19 @@ class Exporter:
         with self._changed:
             self._is_closing = True
             self._changed.notify_all()
-        for transport in self._transports:
-            transport.close()
-        for thread in self._threads:
-            thread.join(timeout=1)
+        if self._transport is not None:
+            self._transport.close()
+        self._thread.join(timeout=1)
         with self._changed:
             for batch in self._batches:
                 self.undelivered["not sent in time"] += len(batch.calls)
             self._batches.clear()
 
     def _work(self) -> None:
-        transport: Transport | None = None
         encoder = SpanEncoder(self._config.resource_attributes)
+        reason = ""
         try:
-            transport = self._make_transport()
-            self._transports.append(transport)
+            self._transport = self._make_transport()
         except Exception as error:  # noqa: BLE001 (whatever a library refuses: its words, and every call counted)
             reason = str(error) or type(error).__name__
         while True:
@@ -305,16 +311,16 @@ class Exporter:
                 if not self._batches:
                     return
                 batch = self._batches.popleft()
-                self._busy += 1
+                self._is_busy = True
             try:
                 for request in encoder.encode(batch.calls, batch.placement, batch.spans, self._bytes_max):
-                    if transport is None:
+                    if self._transport is None:
                         self._count(request, Answer(is_delivered=False, reason=reason))
                     else:
-                        self._count(request, self._send(transport, request))
+                        self._count(request, self._send(self._transport, request))
             finally:
                 with self._changed:
-                    self._busy -= 1
+                    self._is_busy = False
                     self._waiting -= len(batch.calls)
                     self._changed.notify_all()
 
