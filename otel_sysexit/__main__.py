@@ -19,7 +19,7 @@ def main() -> NoReturn:
     from otel_sysexit.cli import cli  # noqa: PLC0415
     from otel_sysexit.command import CommandError  # noqa: PLC0415
     from otel_sysexit.errors import EXIT_STATUS, AgentError  # noqa: PLC0415
-    from otel_sysexit.view import say  # noqa: PLC0415
+    from otel_sysexit.view import explain_bug, say  # noqa: PLC0415
 
     # The exporters log each retry; what matters of it is in the ledger, with its reason.
     logging.getLogger("opentelemetry").setLevel(logging.CRITICAL + 1)
@@ -36,6 +36,9 @@ def main() -> NoReturn:
         status = EXIT_STATUS
     except KeyboardInterrupt:
         status = 130
+    except Exception as error:  # noqa: BLE001 (the last resort: one line instead of a traceback)
+        explain_bug(error)
+        status = EXIT_STATUS
     sys.stderr.flush()
     sys.stdout.flush()
     # Daemon threads may be inside a library that is shutting down: leave without their last words.

@@ -13,22 +13,20 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-import numpy as np
 import psutil
 
-from otel_sysexit import syscalls
 from otel_sysexit.calls import Calls, Decoder
 from otel_sysexit.command import Command
 from otel_sysexit.config import Config
 from otel_sysexit.errors import AgentError
-from otel_sysexit.kernel.capture import Capture, Loader, Request
+from otel_sysexit.kernel.capture import Capture, Loader
 from otel_sysexit.kernel.records import Ledger, SlotState
 from otel_sysexit.ledger import Account, Delivery
 from otel_sysexit.otlp.export import Batch, Exporter, make_transport
 from otel_sysexit.processes import Processes
 from otel_sysexit.signals import Signals
 from otel_sysexit.traces import Structure, Tree, Windows
-from otel_sysexit.view import View
+from otel_sysexit.view import View, explain_bug
 
 _ROUND_SECONDS: Final = 0.1
 """How long calls may wait in the ring when few are made; many force a wake-up."""
@@ -36,23 +34,6 @@ _ROUND_CALLS_MAX: Final = 8_192
 """Calls in one batch: what is worked on at once decides the agent's memory."""
 _RING_RECORDS_MAX: Final = 1 << 30
 _INTERRUPTED: Final = 128 + signal.SIGINT
-
-
-def make_request(config: Config) -> Request:
-    """Return what *config* asks of the kernel side."""
-    paths = syscalls.path_arguments_table()
-    wanted = syscalls.wanted_table(config.syscalls)
-    # Packed as bpf/calls.bpf.c wants it: in the set, second path argument, first path argument.
-    table = (wanted << 7 | (paths >> 4 & 0x07) << 3 | paths & 0x07).astype(np.uint8)
-    return Request(
-        calls_bytes=config.ring_bytes,
-        syscall_table=table,
-        has_selection=config.syscalls is not None,
-        wants_unknown=config.syscalls is None or config.syscalls.includes_unknown,
-        errors_only=config.errors_only,
-        min_duration_ns=config.min_duration_ns,
-        bcc_python=config.bcc_python,
-    )
 
 
 def make_exporters(config: Config) -> list[Exporter]:
@@ -189,21 +170,16 @@ class Agent:
         return Account(kernel, len(self.capture.in_flight()), deliveries)
 
 
-def run(config: Config, argv: Sequence[str], environ: Mapping[str, str]) -> int:
+def run(config: Config, loader: Loader, argv: Sequence[str], environ: Mapping[str, str]) -> int:
     """
-    Run a command and trace it; return its exit status.
+    Run a command and trace it with what *loader* loads; return its exit status.
 
     Raises:
         CommandError: it cannot be started.
         AgentError: we cannot.
     """
     signals = Signals()
-    loader = Loader(make_request(config))
-    try:
-        command = Command(argv, environ, signals.original_mask)
-    except BaseException:
-        loader.kill()
-        raise
+    command = Command(argv, environ, signals.original_mask)
     tree = Tree()
     try:
         agent = Agent(config, tree, " ".join(argv))
@@ -212,7 +188,6 @@ def run(config: Config, argv: Sequence[str], environ: Mapping[str, str]) -> int:
         tree.set_root(agent.processes.add_launched(command.pid, time.time_ns(), os.getpid()))
         agent.capture.add_thread(command.pid, SlotState.LAUNCHING)
     except BaseException:
-        loader.kill()
         command.discard()
         raise
     interrupts: list[signal.Signals] = []
@@ -231,17 +206,24 @@ def run(config: Config, argv: Sequence[str], environ: Mapping[str, str]) -> int:
     agent.watch(command.pidfd)
     ended = select.poll()
     ended.register(command.pidfd, select.POLLIN)
-    agent.loop(lambda: bool(ended.poll(0)))
+    try:
+        agent.loop(lambda: bool(ended.poll(0)))
+    except Exception as error:  # noqa: BLE001 (a bug of ours must not cost the command's exit status)
+        explain_bug(error)
+        return command.reap()
     if agent.is_aborted:
         command.send_signal(signal.SIGKILL)
     status = command.reap()
-    agent.finish()
+    try:
+        agent.finish()
+    except Exception as error:  # noqa: BLE001 (as above)
+        explain_bug(error)
     return _INTERRUPTED if agent.is_aborted else status
 
 
-def attach(config: Config) -> int:
+def attach(config: Config, loader: Loader) -> int:
     """
-    Trace running processes until they end, a signal comes or the time is over; return 0.
+    Trace running processes with what *loader* loads until they end, a signal comes or the time is over; return 0.
 
     Raises:
         AgentError: a process does not exist, or we cannot start.
@@ -254,16 +236,11 @@ def attach(config: Config) -> int:
         if not psutil.pid_exists(pid):
             raise AgentError(f"there is no process {pid}")
     signals = Signals()
-    loader = Loader(make_request(config))
-    try:
-        agent = Agent(config, Windows(), "")
-        agent.start_exporters()
-        agent.connect(loader.capture())
-        for pid in config.pids:
-            _follow(agent, pid)
-    except BaseException:
-        loader.kill()
-        raise
+    agent = Agent(config, Windows(), "")
+    agent.start_exporters()
+    agent.connect(loader.capture())
+    for pid in config.pids:
+        _follow(agent, pid)
     stops: list[signal.Signals] = []
 
     def handle(number: signal.Signals, is_for_group: bool) -> None:  # noqa: ARG001 (of the callback's form)

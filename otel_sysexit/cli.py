@@ -4,9 +4,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import click
+import numpy as np
 
-from otel_sysexit import __version__, agent
-from otel_sysexit.config import SETTINGS, resolve
+from otel_sysexit import __version__
+from otel_sysexit.config import SETTINGS, Config, resolve
+from otel_sysexit.kernel.capture import Loader, Request
+from otel_sysexit.syscalls import path_arguments_table, wanted_table
 
 
 def options_of(command: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -48,7 +51,11 @@ def cli() -> None:
 def run(context: click.Context, /, command: tuple[str, ...], **options: Any) -> int:
     """Start COMMAND and trace it and its children; the exit status is the command's own."""
     environ: Mapping[str, str] = context.obj
-    return agent.run(resolve("run", options, environ), command, environ)
+    config = resolve("run", options, environ)
+    with Loader(make_request(config)) as loader:
+        from otel_sysexit import agent  # noqa: PLC0415 (while the loader compiles)
+
+        return agent.run(config, loader, command, environ)
 
 
 @cli.command()
@@ -56,4 +63,25 @@ def run(context: click.Context, /, command: tuple[str, ...], **options: Any) -> 
 @click.pass_context
 def attach(context: click.Context, /, **options: Any) -> int:
     """Trace running processes, all their threads and the children they start, until Ctrl-C or their end."""
-    return agent.attach(resolve("attach", options, context.obj))
+    config = resolve("attach", options, context.obj)
+    with Loader(make_request(config)) as loader:
+        from otel_sysexit import agent  # noqa: PLC0415 (while the loader compiles)
+
+        return agent.attach(config, loader)
+
+
+def make_request(config: Config) -> Request:
+    """Return what *config* asks of the kernel side."""
+    paths = path_arguments_table()
+    wanted = wanted_table(config.syscalls)
+    # Packed as bpf/calls.bpf.c wants it: in the set, second path argument, first path argument.
+    table = (wanted << 7 | (paths >> 4 & 0x07) << 3 | paths & 0x07).astype(np.uint8)
+    return Request(
+        calls_bytes=config.ring_bytes,
+        syscall_table=table,
+        has_selection=config.syscalls is not None,
+        wants_unknown=config.syscalls is None or config.syscalls.includes_unknown,
+        errors_only=config.errors_only,
+        min_duration_ns=config.min_duration_ns,
+        bcc_python=config.bcc_python,
+    )

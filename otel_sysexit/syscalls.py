@@ -26,7 +26,7 @@ I4: TypeAlias = npt.NDArray[np.int32]
 U8: TypeAlias = npt.NDArray[np.uint64]
 I8: TypeAlias = npt.NDArray[np.int64]
 
-NUMBERS = 512
+NUMBERS = 1024
 """Numbers 0..1023 of an ABI have a place in the kernel's tables."""
 ABIS = 5
 """How many ABIs there are in those tables."""

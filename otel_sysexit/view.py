@@ -1,7 +1,9 @@
 """What people see: nothing, live lines, a summary, the ledger; on stderr, which is not the command's output."""
 
 import sys
+import traceback
 from collections.abc import Iterable
+from pathlib import Path
 
 from otel_sysexit.calls import Calls
 from otel_sysexit.config import Config
@@ -20,6 +22,13 @@ def say(message: str) -> None:
         sys.stderr.flush()
     except OSError:
         pass  # nobody listens; the traced program must not suffer
+
+
+def explain_bug(error: BaseException) -> None:
+    """Say that something went wrong that never should, with where it did."""
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
+    say(f"internal error, please report it: {type(error).__name__}: {error}{where}")
 
 
 class View:

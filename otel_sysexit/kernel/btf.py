@@ -38,21 +38,24 @@ class Btf:
         header, types, length, strings = struct.unpack_from(self._order + "4xIIII", data)
         self._strings = header + strings
         self._offsets = [0]
-        self._structs: dict[str, int] = {}
+        self._structs: dict[int, int] = {}  # offset of the name -> type
         self._index(header + types, header + types + length)
 
     def _index(self, at: int, end: int) -> None:
         """Note where each type is; the first definition of a structure's name wins."""
-        while at < end:
-            name, info, _ = self._type.unpack_from(self._data, at)
-            kind, members = info >> 24 & 0x1F, info & 0xFFFF
-            if kind not in _TAIL:
-                raise ValueError(f"BTF has types of kind {kind}, which this reader does not know")
-            if kind in (_STRUCT, _UNION) and name:
-                self._structs.setdefault(self._string(name), len(self._offsets))
-            self._offsets.append(at)
-            fixed, each = _TAIL[kind]
-            at += 12 + fixed + each * members
+        data, unpack, append = self._data, struct.Struct(self._order + "II").unpack_from, self._offsets.append
+        structs = self._structs
+        try:
+            while at < end:
+                name, info = unpack(data, at)
+                kind = info >> 24 & 0x1F
+                if kind in (_STRUCT, _UNION) and name not in structs:
+                    structs[name] = len(self._offsets)
+                append(at)
+                fixed, each = _TAIL[kind]
+                at += 12 + fixed + each * (info & 0xFFFF)
+        except KeyError as error:
+            raise ValueError(f"BTF has types of kind {error}, which this reader does not know") from error
 
     def offset_of(self, structure: str, path: str) -> int:
         """
@@ -61,7 +64,8 @@ class Btf:
         Raises:
             KeyError: there is no such structure or member.
         """
-        kind, bits = self._structs[structure], 0
+        found_name = self._data.find(b"\0" + structure.encode() + b"\0", self._strings)
+        kind, bits = self._structs[found_name + 1 - self._strings], 0
         for name in path.split("."):
             found = self._find(self._strip(kind), name)
             if found is None:

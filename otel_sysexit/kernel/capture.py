@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -168,11 +168,15 @@ class Loader:
             return message
         return f"{message} ({complaints[0] if complaints else f'exit status {self._child.returncode}'})"
 
-    def kill(self) -> None:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         """End the child whatever it does."""
         self._channel.close()
-        self._child.kill()
-        self._child.communicate()
+        if self._child.returncode is None:
+            self._child.kill()
+            self._child.communicate()
 
 
 class Capture:

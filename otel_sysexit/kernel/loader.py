@@ -15,6 +15,7 @@ import os
 import platform
 import socket
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -152,13 +153,42 @@ def offset_flags() -> list[str]:
     return [f"-D{macro}", *flags]
 
 
+def in_parallel(work: Callable[[], list[str]]) -> Callable[[], list[str]]:
+    """
+    Start *work* in a forked child; return a function that waits for its result.
+
+    Reading BTF and importing bcc take 50 ms each, and a start is waited for.
+    """
+    ours, theirs = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            answer: dict[str, Any] = {"result": work()}
+        except LoadError as error:
+            answer = {"kind": error.kind, "message": str(error)}
+        os.write(theirs, json.dumps(answer).encode())  # a few hundred bytes: a pipe takes them at once
+        os._exit(0)
+    os.close(theirs)
+
+    def result() -> list[str]:
+        with open(ours, "rb") as pipe:  # noqa: PTH123 (a descriptor)
+            answer = json.loads(pipe.read() or '{"kind": "bad-btf", "message": "reading BTF failed"}')
+        os.waitpid(pid, 0)
+        if "kind" in answer:
+            raise LoadError(answer["kind"], answer["message"])
+        return list(answer["result"])
+
+    return result
+
+
 def load(request: dict[str, Any]) -> Any:
     """Compile, load and attach; return the bcc object that keeps it all alive."""
-    bcc = import_bcc()
     check_kernel()
+    offsets = in_parallel(offset_flags)
+    bcc = import_bcc()
     bpf_dir = request["bpf_dir"]
     os.environ["BCC_KERNEL_SOURCE"] = bpf_dir
-    flags = [f"-I{bpf_dir}", *offset_flags(), *request["cflags"]]
+    flags = [f"-I{bpf_dir}", *offsets(), *request["cflags"]]
     source = "".join(f'#line 1 "{name}"\n{Path(bpf_dir, name).read_text()}' for name in SOURCES)
     try:
         # Tried, not asked by version: distributions backport.
