@@ -292,10 +292,8 @@ static __always_inline void handle_lone_exit(struct bpf_raw_tracepoint_args *ctx
 		return;
 #endif
 	closing = is_closing.lookup(&zero);
-	if (closing && *closing) {
-		count(LEDGER_UNPAIRED_ATTACH);
+	if (closing && *closing)	/* filter: sys_enter is detached already */
 		return;
-	}
 	count(LEDGER_SEEN);
 	slot->tid = (u32)pid_tgid;
 	slot->has_execed = 0;

@@ -135,7 +135,7 @@ enum ledger {
 	LEDGER_DROPPED_OVERWRITTEN = 5,	/* sys_enter over a live slot: should never be */
 	/* Outside the equation. */
 	LEDGER_UNPAIRED_START = 6,	/* the child's return from fork, clone, vfork */
-	LEDGER_UNPAIRED_ATTACH = 7,	/* the call in progress when we came or went */
+	LEDGER_UNPAIRED_ATTACH = 7,	/* the call in progress when we came */
 	LEDGER_THREADS_UNFOLLOWED = 8,	/* `pending` was full when a thread was born */
 	LEDGER_STRINGS_DROPPED = 9,	/* the call is there, its text is not */
 	LEDGER_STRINGS_UNREADABLE = 10,	/* the memory was not there: EFAULT */

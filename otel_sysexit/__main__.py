@@ -2,8 +2,15 @@
 
 import os
 import sys
+from contextlib import suppress
 from typing import NoReturn
 
+# A descriptor below 3 that was closed for us must not become one of ours; as these end at exec, a command gets none.
+while (_fd := os.open(os.devnull, os.O_RDWR)) < 3:
+    pass
+os.close(_fd)
+if sys.stderr is None:
+    sys.stderr = open(os.devnull, "w")  # noqa: SIM115, PTH123 (as long as we live)
 # What a traced command gets; ours is changed below.
 _ENVIRON = dict(os.environ)
 # Columns are added and shifted here, no matrices multiplied: threads for that would only cost memory.
@@ -39,8 +46,8 @@ def main() -> NoReturn:
     except Exception as error:  # noqa: BLE001 (the last resort: one line instead of a traceback)
         explain_bug(error)
         status = EXIT_STATUS
-    sys.stderr.flush()
-    sys.stdout.flush()
+    with suppress(OSError):
+        sys.stderr.flush()
     # Daemon threads may be inside a library that is shutting down: leave without their last words.
     os._exit(status or 0)
 

@@ -135,9 +135,12 @@ class Agent:
     def finish(self) -> None:
         """Detach, deliver the rest, and say what became of everything."""
         self.capture.close_links()
-        deadline = time.monotonic() + self._config.flush_timeout_ns / 1e9
+        patience = self._config.flush_timeout_ns / 1e9
+        deadline = time.monotonic() + patience
         while self.capture.calls.waiting() and not self.is_aborted and time.monotonic() < deadline:
-            if not self._round():
+            if self._round():
+                deadline = time.monotonic() + patience
+            else:
                 time.sleep(0.01)  # the queue is full, or a record is being written still
         self._round()  # tasks that ended after the last call
         self._lost_at_end = self.capture.calls.waiting()

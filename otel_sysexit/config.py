@@ -196,7 +196,7 @@ SETTINGS: Final = (
     Setting("errors_only", parse_boolean, "Only calls that failed."),
     Setting("benign_errors", BenignErrors, "Failures that are no errors: ERRNO or GLOB:ERRNO.", "LIST", BENIGN_ERRORS),
     Setting("ring_bytes", parse_ring_bytes, "Buffer for calls between kernel and agent, a power of two.", "SIZE", "64MiB; attach: 16MiB", option="ring-size"),
-    Setting("flush_timeout_ns", parse_duration_ns, "How long to go on delivering after the end.", "DURATION", "5s", option="flush-timeout"),
+    Setting("flush_timeout_ns", parse_duration_ns, "After the end, how long to wait while nothing can be delivered.", "DURATION", "5s", option="flush-timeout"),
     Setting("bcc_python", str, "Python interpreter that has bcc.", "FILE", "this one, else /usr/bin/python3"),
     Setting("pids", parse_pid, "Process to attach to, with all its threads; may be repeated.", "PID", commands=("attach",), is_list=True, option="pid"),
     Setting("duration_ns", parse_duration_ns, "Detach after this time.", "DURATION", "until the last target ends", commands=("attach",), option="duration"),

@@ -274,15 +274,17 @@ class Exporter:
             self._changed.notify()
 
     def close(self) -> None:
-        """Deliver what is queued until the flush timeout; what is left then counts as undelivered."""
-        self._give_up_at = time.monotonic() + self._config.flush_timeout_ns / 1e9
+        """Deliver what is queued, until nothing was for the flush timeout; what is left then counts as undelivered."""
         with self._changed:
             self._is_closing = True
+            self._extend()
             self._changed.notify_all()
-            self._changed.wait_for(
-                lambda: not self._batches and not self._is_busy, max(self._give_up_at - time.monotonic(), 0)
-            )
+            while (self._batches or self._is_busy) and time.monotonic() < self._give_up_at:
+                self._changed.wait(max(self._give_up_at - time.monotonic(), 0))
         self.abort()
+
+    def _extend(self) -> None:
+        self._give_up_at = time.monotonic() + self._config.flush_timeout_ns / 1e9
 
     def abort(self) -> None:
         """End at once; count what is left."""
@@ -338,6 +340,8 @@ class Exporter:
             if not answer.is_delivered:
                 self.undelivered[answer.reason] += request.calls
                 return
+            if self._is_closing and self._give_up_at:
+                self._extend()
             # Which spans were rejected is not said: calls are by far the most.
             lost = min(answer.rejected, request.calls)
             self.delivered += request.calls - lost
