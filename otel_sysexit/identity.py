@@ -14,15 +14,21 @@ class Process:
     pid: int
     """Thread group id in the initial pid namespace."""
     start_unix_ns: int
+    """When it was forked."""
     parent_pid: int | None = None
     parent: "Process | None" = None
     """The traced process that started it; None if that one is not traced."""
     image: "Image | None" = None
     """The program it runs now, or ran last."""
+    begin_unix_ns: int = 0
+    """From when on it is of interest: its start; for a command that we launched, its execve."""
     end_unix_ns: int | None = None
     exit_code: int | None = None
     """0 to 255; None while it lives, and when a signal killed it."""
     exit_signal: int | None = None
+
+    def __post_init__(self) -> None:
+        self.begin_unix_ns = self.begin_unix_ns or self.start_unix_ns
 
     @property
     def name(self) -> str:

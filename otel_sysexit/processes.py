@@ -70,6 +70,7 @@ class Processes:
         self._boot_to_unix_ns = boot_to_unix_ns
         self._timelines: dict[int, _Timeline] = {}
         self._dying: list[tuple[int, Process]] = []
+        self._launched: Process | None = None
 
     def add_running(self, pid: int) -> Process:
         """
@@ -141,11 +142,12 @@ class Processes:
     def _exec(self, timeline: _Timeline, task: Any, strings: ExecStrings | None) -> None:
         """From now on the process runs another program: a new image; the threads but the caller's are gone."""
         process = timeline.images[-1][1].process
-        # The first exec we see of a command that we started ourselves: what it ran before was our own code.
-        is_first = process.image is not None and process.image.executable_name == UNKNOWN
-        since = 0 if is_first else int(task["time_ns"])
-        if is_first:
+        since = int(task["time_ns"])
+        if process is self._launched:  # what it ran before was our own code
+            self._launched = None
+            process.start_unix_ns = int(task["start_ns"]) + self._boot_to_unix_ns
             timeline.images.clear()
+            since = 0
         self._add_image(timeline, process, since, strings, int(task["uid"]))
 
     def _end(self, timeline: _Timeline, task: Any, produced: int) -> None:
@@ -160,11 +162,12 @@ class Processes:
             process.exit_code = status >> 8 & 0xFF
         self._dying.append((produced, process))
 
-    def add_launched(self, pid: int, start_unix_ns: int, parent_pid: int) -> Process:
+    def add_launched(self, pid: int, begin_unix_ns: int, parent_pid: int) -> Process:
         """Take up the command that waits for its execve; what it is, its exec will say."""
-        process = Process(pid, start_unix_ns, parent_pid)
+        process = Process(pid, 0, parent_pid, begin_unix_ns=begin_unix_ns)
         process.image = Image(process, UNKNOWN)
         self._timelines[pid] = _Timeline([(0, process.image)], {})
+        self._launched = process
         return process
 
     def _add_image(

@@ -186,7 +186,7 @@ def _lifetime(process: Process) -> str:
     if process.end_unix_ns is None:
         return "running"
     return (
-        format_duration(process.end_unix_ns - process.start_unix_ns) if process.start_unix_ns else "unknown"
+        format_duration(process.end_unix_ns - process.begin_unix_ns) if process.start_unix_ns else "unknown"
     )
 
 
@@ -226,7 +226,7 @@ class _Tree:
             hidden.calls += one.calls
             hidden.total_ns += one.total_ns
         for siblings in self.children.values():
-            siblings.sort(key=lambda one: (one.process.start_unix_ns, one.process.pid))
+            siblings.sort(key=lambda one: (one.process.begin_unix_ns, one.process.pid))
 
     def rows(self, page: _Page) -> Iterable[tuple[str, ProcessFigures | _Hidden]]:
         """Yield each line's guides and what stands on it, parents first."""

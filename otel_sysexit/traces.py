@@ -164,7 +164,7 @@ class Tree:
             trace_id=self.trace_id,
             span_id=self._span_id(process),
             parent_span_id=parent,
-            start_unix_ns=min(process.start_unix_ns, end_unix_ns),
+            start_unix_ns=min(process.begin_unix_ns, end_unix_ns),
             end_unix_ns=end_unix_ns,
             image=image,
             attributes=noted,
