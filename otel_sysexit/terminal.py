@@ -186,7 +186,7 @@ def _lifetime(process: Process) -> str:
     if process.end_unix_ns is None:
         return "running"
     return (
-        format_duration(process.end_unix_ns - process.begin_unix_ns) if process.start_unix_ns else "unknown"
+        format_duration(process.end_unix_ns - process.begin_unix_ns) if process.begin_unix_ns else "unknown"
     )
 
 
