@@ -11,8 +11,21 @@ while (_fd := os.open(os.devnull, os.O_RDWR)) < 3:
 os.close(_fd)
 if sys.stderr is None:
     sys.stderr = open(os.devnull, "w")  # noqa: SIM115, PTH123 (as long as we live)
+
+
+def read_environment() -> dict[str, str]:
+    """Return the environment as it was given to us: Python may have added LC_CTYPE to os.environ (PEP 538)."""
+    try:
+        with open("/proc/self/environ", "rb") as file:  # noqa: PTH123 (pathlib is slow to import)
+            entries = file.read().split(b"\0")
+    except OSError:
+        return dict(os.environ)
+    pairs = (entry.partition(b"=") for entry in entries if b"=" in entry)
+    return {os.fsdecode(name): os.fsdecode(value) for name, _, value in pairs}
+
+
 # What a traced command gets; ours is changed below.
-_ENVIRON = dict(os.environ)
+_ENVIRON = read_environment()
 # Columns are added and shifted here, no matrices multiplied: threads for that would only cost memory.
 os.environ["OPENBLAS_NUM_THREADS"] = "1"
 

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from otel_sysexit.identity import Thread
 from otel_sysexit.kernel import records
-from otel_sysexit.syscalls import Kinds, convert_arguments
+from otel_sysexit.syscalls import X32_BIT, Abi, Kinds, convert_arguments
 
 _INTERRUPTIONS: Final = np.array([-512, -513, -514, -516], np.int64)
 _SIGRETURNS: Final = frozenset({"rt_sigreturn", "sigreturn"})
@@ -233,7 +233,9 @@ class Decoder:
         has_failed = (ret < 0) & (ret >= -4095)
         outcome = np.where(has_failed, np.uint8(Outcome.FAILED), np.uint8(Outcome.SUCCEEDED))
         outcome[np.isin(ret, _INTERRUPTIONS)] = Outcome.INTERRUPTED
-        outcome[self._has_no_value(kind) | (~is_executed & (ret == calls["nr"]))] = Outcome.NO_VALUE
+        # Trapped by seccomp: the result is the number again, as the program gave it.
+        given_nr = np.where(calls["abi"] == Abi.X32, calls["nr"] | X32_BIT, calls["nr"])
+        outcome[self._has_no_value(kind) | (~is_executed & (ret == given_nr))] = Outcome.NO_VALUE
         outcome[call_kind == records.CallKind.NEVER_RETURNED] = Outcome.NO_RETURN
         codes = np.where(outcome == Outcome.FAILED, -ret, 0).astype(np.uint16)
         outcome[(outcome == Outcome.FAILED) & self._benign_errors.match(codes, kind, self.kinds)] = (
@@ -241,8 +243,9 @@ class Decoder:
         )
         path_row, paths = self._join(calls)
         start_ns, duration_ns = calls["start_ns"], calls["duration_ns"]
+        offset_ns = np.uint64(self.clock.offset_ns() % 2**64)  # negative on a host whose clock is not set yet
         return Calls(
-            start_unix_ns=start_ns + np.uint64(self.clock.offset_ns()),
+            start_unix_ns=start_ns + offset_ns,
             duration_ns=np.ascontiguousarray(duration_ns),
             end_boot_ns=start_ns + duration_ns,
             tgid=np.ascontiguousarray(calls["tgid"]),

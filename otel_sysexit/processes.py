@@ -8,11 +8,12 @@ to, as they were when the call ended; and the processes that ended. What the ker
 
 import os
 import pwd
+from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -51,6 +52,17 @@ class _Timeline:
             {since for since, _ in self.images[1:]} | {since for since, _ in self.names.get(tid, ())[1:]}
         )
 
+    def forget_before(self, tid: int, time_ns: int, *, is_gone: bool) -> None:
+        """Drop what no call can ask for any more that ended after *time_ns*; all of *tid* up to then if it is gone."""
+        self.images = _since(self.images, time_ns)
+        names = self.names.get(tid)
+        if names is not None:
+            kept = [entry for entry in names if entry[0] > time_ns] if is_gone else _since(names, time_ns)
+            if kept:
+                self.names[tid] = kept
+            else:
+                del self.names[tid]
+
 
 def _latest(entries: list[tuple[int, _Entry]], time_ns: int) -> _Entry:
     """Return the value in force at *time_ns*; before the first one, the first."""
@@ -62,6 +74,22 @@ def _latest(entries: list[tuple[int, _Entry]], time_ns: int) -> _Entry:
     return value
 
 
+def _since(entries: list[tuple[int, _Entry]], time_ns: int) -> list[tuple[int, _Entry]]:
+    """Return the entry in force at *time_ns* and all later ones."""
+    first = max((index for index, (since, _) in enumerate(entries) if since <= time_ns), default=0)
+    return entries[first:]
+
+
+class _Superseded(NamedTuple):
+    """Something that no call asks for once the ring of calls was read up to *position*."""
+
+    position: int
+    timeline: _Timeline
+    tid: int
+    time_ns: int
+    is_gone: bool
+
+
 class Processes:
     """All processes that are targets, or were until a moment ago."""
 
@@ -70,6 +98,7 @@ class Processes:
         self._boot_to_unix_ns = boot_to_unix_ns
         self._timelines: dict[int, _Timeline] = {}
         self._dying: list[tuple[int, Process]] = []
+        self._superseded: deque[_Superseded] = deque()
         self._launched: Process | None = None
 
     def add_running(self, pid: int) -> Process:
@@ -101,17 +130,9 @@ class Processes:
             produced: Position in the ring of calls before which every call of a process that ended here lies.
         """
         for row, task in enumerate(tasks):
-            kind, tgid, tid, time_ns = (
-                int(task["kind"]),
-                int(task["tgid"]),
-                int(task["tid"]),
-                int(task["time_ns"]),
-            )
-            comm = _text(task["comm"])
-            if kind == TaskKind.PROCESS_START:
-                self._start(task, time_ns)
-            timeline = self._timelines.get(tgid)
-            if timeline is None:
+            kind, tid, time_ns = int(task["kind"]), int(task["tid"]), int(task["time_ns"])
+            timeline = self._timelines.get(int(task["tgid"]))
+            if timeline is None or kind == TaskKind.PROCESS_START:
                 timeline = self._start(task, time_ns)
             if kind == TaskKind.EXEC:
                 self._exec(timeline, task, exec_strings.get(row))
@@ -119,8 +140,12 @@ class Processes:
                 if task["is_last"]:
                     self._end(timeline, task, produced)
             else:
-                names = timeline.names.setdefault(tid, [])
-                names.append((time_ns, comm))
+                timeline.names.setdefault(tid, []).append((time_ns, _text(task["comm"])))
+            if kind not in (TaskKind.PROCESS_START, TaskKind.THREAD_START):
+                # An exec by a thread that is not the leader gives it the leader's id; its own is gone.
+                gone = int(task["previous_tid"])
+                is_gone = kind == TaskKind.END or gone != tid
+                self._superseded.append(_Superseded(produced, timeline, gone, time_ns, is_gone))
 
     def _start(self, task: Any, time_ns: int) -> _Timeline:
         """A process is born with its parent's program; or we hear of it for the first time."""
@@ -217,7 +242,10 @@ class Processes:
         return self._timelines[pid]
 
     def take_ended(self, consumed: int) -> list[Process]:
-        """Return the processes whose last call was before position *consumed* of the ring of calls, and forget them."""
+        """Return the processes whose last call was before position *consumed* of the ring of calls; forget what is over."""
+        while self._superseded and self._superseded[0].position <= consumed:
+            _, past, tid, time_ns, is_gone = self._superseded.popleft()
+            past.forget_before(tid, time_ns, is_gone=is_gone)
         ended = [process for position, process in self._dying if position <= consumed]
         self._dying = [entry for entry in self._dying if entry[0] > consumed]
         for process in ended:

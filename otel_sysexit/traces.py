@@ -10,6 +10,7 @@ import signal
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
@@ -109,7 +110,8 @@ class Tree:
     def __init__(self) -> None:
         self._ids = _Ids()
         self.trace_id = self._ids.trace_id()
-        self._span_ids: dict[Process, int] = {}
+        # A process may outlive its parent and still name it: kept as long as anything knows the process.
+        self._span_ids: WeakKeyDictionary[Process, int] = WeakKeyDictionary()
         self._root: Process | None = None
         self._spans: list[Span] = []
 

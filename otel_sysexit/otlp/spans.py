@@ -2,14 +2,13 @@
 Calls and spans → ExportTraceServiceRequest bodies.
 
 In: a batch of calls with their placement, and process or window spans. Out: serialized requests of bounded size, one
-ResourceSpans for each program in a process. Calls are stamped (stamp.py): all calls of one shape at once over all
-processes; the runs are then cut and joined process by process behind ready-made Resources, so the cost hardly grows
-with processes.
+ResourceSpans for each program in a process. Calls are stamped (stamp.py), all of a batch at once, in the order of their
+programs; so what stands behind a ready-made Resource is one piece, and the cost hardly grows with processes.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -24,11 +23,13 @@ from otel_sysexit.identity import Image
 from otel_sysexit.otlp.resources import encode_resource, key_value
 from otel_sysexit.otlp.stamp import (
     VARINT_WIDTH,
+    Column,
     Mark,
     Stamp,
     encode_varints,
     field,
     marked_number,
+    print_all,
     random_mark,
     varint,
 )
@@ -42,8 +43,12 @@ FLAGS: Final = 0x103
 TRACE_STATE: Final = "ot=th:0"
 """Sampling threshold 0: every call that passed the filters is here (tracestate-probability-sampling.md)."""
 
+_COLUMNS: Final = (
+    *("trace_id", "span_id", "parent_span_id", "start", "end", "tid", "thread_name", "ret"),
+    *("arg0", "arg1", "arg2", "arg3", "arg4", "arg5", "path0", "path1"),
+)
 _TID_WIDTH: Final = 5
-_NAME_WIDTH: Final = 64
+_NAME_WIDTH: Final = 63
 _STAMPS_MAX: Final = 16_384
 _SCOPE: Final = field(1, InstrumentationScope(name="otel_sysexit", version=__version__).SerializeToString())
 _SCHEMA: Final = field(3, names.SCHEMA_URL.encode())
@@ -62,21 +67,29 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class _Piece:
-    """Spans of one width, one after the other, as the `spans` fields of a ScopeSpans."""
+    """Spans, one after the other, as the `spans` fields of a ScopeSpans."""
 
     view: memoryview
-    width: int
+    bounds: npt.NDArray[np.int64]
+    """i8[count + 1]: where each span begins and the last one ends, plus some constant."""
     is_call: bool
 
     @property
     def count(self) -> int:
-        return len(self.view) // self.width
+        return len(self.bounds) - 1
 
     def cut(self, bytes_max: int) -> Iterator["_Piece"]:
         """Yield parts of at most *bytes_max* bytes, at least one span each."""
-        step = max(bytes_max // self.width, 1) * self.width
-        for start in range(0, len(self.view), step):
-            yield _Piece(self.view[start : start + step], self.width, self.is_call)
+        if len(self.view) <= bytes_max:
+            yield self
+            return
+        offsets = self.bounds - self.bounds[0]
+        start = 0
+        while start < self.count:
+            fitting = int(np.searchsorted(offsets, offsets[start] + bytes_max, side="right")) - 1
+            end = max(fitting, start + 1)
+            yield _Piece(self.view[offsets[start] : offsets[end]], offsets[start : end + 1], self.is_call)
+            start = end
 
 
 class _RequestBuilder:
@@ -147,7 +160,8 @@ class SpanEncoder:
             self._encode_calls(calls, placement, pieces)
         for span in spans:
             message = trace_pb2.ScopeSpans(spans=[_span_message(span)]).SerializeToString()
-            pieces.setdefault(span.image, []).append(_Piece(memoryview(message), len(message), is_call=False))
+            piece = _Piece(memoryview(message), np.array([0, len(message)]), is_call=False)
+            pieces.setdefault(span.image, []).append(piece)
         request = _RequestBuilder()
         for image, image_pieces in pieces.items():
             resource = self._resource(image)
@@ -167,49 +181,37 @@ class SpanEncoder:
         return resource
 
     def _encode_calls(self, calls: Calls, placement: Placement, pieces: dict[Image, list[_Piece]]) -> None:
-        """Append each run of calls of one shape and one image to the image's pieces."""
+        """Append the spans of each image's calls to its pieces."""
         images: dict[Image, int] = {}
         image_of_thread = np.array([images.setdefault(thread.image, len(images)) for thread in calls.threads])
-        thread_names, name_lengths = _thread_names(calls)
         image = image_of_thread[calls.thread]
-        shape = _pack_shapes(calls, name_lengths[calls.thread])
-        order = np.lexsort((image, shape))
-        shape, image = shape[order], image[order]
-        columns = _columns(calls, placement, order)
-        is_new_shape = np.diff(shape, prepend=shape[0] + 1) != 0
-        runs = np.flatnonzero(is_new_shape | (np.diff(image, prepend=-1) != 0))
-        shapes = np.flatnonzero(is_new_shape).tolist()
-        image_list = list(images)
-        run_images = image[runs].tolist()
-        bounds = [*runs.tolist(), len(order)]
-        run = 0
-        for start, end in zip(shapes, [*shapes[1:], len(order)], strict=True):
-            rows = order[start:end]
-            stamp = self._stamp(int(shape[start]), calls.kinds)
-            filled = stamp.fill(end - start, _Columns(columns, slice(start, end), rows, calls, thread_names))
-            view = memoryview(filled.data).cast("B")
-            width = stamp.width
-            while run < len(run_images) and bounds[run] < end:
-                part = view[(bounds[run] - start) * width : (bounds[run + 1] - start) * width]
-                pieces.setdefault(image_list[run_images[run]], []).append(_Piece(part, width, is_call=True))
-                run += 1
+        order = np.argsort(image, kind="stable")
+        thread_names, name_lengths = _thread_names(calls)
+        shapes, which = np.unique(_pack_shapes(calls, name_lengths[calls.thread])[order], return_inverse=True)
+        if len(self._stamps) > _STAMPS_MAX:
+            self._stamps.clear()
+        stamps = [self._stamp(shape, calls.kinds) for shape in shapes.tolist()]
+        view, bounds = print_all(stamps, which, _columns(calls, placement, thread_names, order))
+        firsts = np.searchsorted(image[order], np.arange(len(images) + 1)).tolist()
+        for owner, first, end in zip(images, firsts, firsts[1:], strict=False):
+            if first < end:
+                piece = _Piece(view[bounds[first] : bounds[end]], bounds[first : end + 1], is_call=True)
+                pieces.setdefault(owner, []).append(piece)
 
     def _stamp(self, packed: int, kinds: Kinds) -> Stamp:
         stamp = self._stamps.get(packed)
         if stamp is None:
-            if len(self._stamps) >= _STAMPS_MAX:
-                self._stamps.clear()
             shape = _unpack_shape(packed)
             stamp = self._stamps[packed] = _make_stamp(shape, kinds[shape.kind])
         return stamp
 
 
 def _thread_names(calls: Calls) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint64]]:
-    """Return the names of `calls.threads`: u1[t, 64] zero padded, and their lengths in bytes."""
+    """Return the names of `calls.threads`: u1[t, 63] zero padded, and their lengths in bytes."""
     table = np.zeros((len(calls.threads), _NAME_WIDTH), np.uint8)
     lengths = np.zeros(len(calls.threads), np.uint64)
     for row, thread in enumerate(calls.threads):
-        text = thread.name.encode()[: _NAME_WIDTH - 1]
+        text = thread.name.encode()[:_NAME_WIDTH]
         table[row, : len(text)] = np.frombuffer(text, np.uint8)
         lengths[row] = len(text)
     return table, lengths
@@ -253,61 +255,32 @@ def _unpack_shape(packed: int) -> _Shape:
 
 
 def _columns(
-    calls: Calls, placement: Placement, order: npt.NDArray[np.intp]
-) -> dict[str, npt.NDArray[np.uint8]]:
-    """Return what every call has, as bytes, in *order*: encoded once for the batch, not once for each shape."""
-    context = placement.context[order]
-    start = calls.start_unix_ns[order]
+    calls: Calls, placement: Placement, thread_names: npt.NDArray[np.uint8], order: npt.NDArray[np.intp]
+) -> list[Column]:
+    """Return the bytes of each of `_COLUMNS` for the rows asked for, of the calls in *order*."""
 
     def fixed(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint8]:
         return np.ascontiguousarray(values, "<u8").view(np.uint8).reshape(-1, 8)
 
-    columns = {
-        "trace_id": placement.trace_id[context],
-        "span_id": fixed(placement.span_id[order]),
-        "parent_span_id": fixed(placement.parent_span_id[context]),
-        "start": fixed(start),
-        "end": fixed(start + calls.duration_ns[order]),
-        names.THREAD_ID: encode_varints(calls.tid[order], _TID_WIDTH),
-        names.SYSCALL_RETURN_VALUE: encode_varints(calls.ret[order], VARINT_WIDTH),
-    }
-    args = calls.args[order]
-    for index in range(args.shape[1]):
-        columns[f"arg{index}"] = encode_varints(np.ascontiguousarray(args[:, index]), VARINT_WIDTH)
-    return columns
+    def number(values: npt.NDArray[Any], width: int = VARINT_WIDTH) -> Column:
+        return lambda rows: encode_varints(values[order[rows]], width)
 
+    def path(role: int) -> Column:
+        return lambda rows: calls.paths.text[calls.path_row[order[rows], role]]
 
-class _Columns(Mapping[str, npt.NDArray[np.uint8]]):
-    """The columns of one shape: slices of the batch's, and the texts that are fetched when asked for."""
-
-    def __init__(
-        self,
-        columns: dict[str, npt.NDArray[np.uint8]],
-        part: slice,
-        rows: npt.NDArray[np.intp],
-        calls: Calls,
-        thread_names: npt.NDArray[np.uint8],
-    ) -> None:
-        self._columns = columns
-        self._part = part
-        self._rows = rows
-        self._calls = calls
-        self._thread_names = thread_names
-
-    def __getitem__(self, name: str) -> npt.NDArray[np.uint8]:
-        column = self._columns.get(name)
-        if column is not None:
-            return column[self._part]
-        if name.startswith(names.THREAD_NAME):
-            return self._thread_names[self._calls.thread[self._rows], : int(name.rpartition(":")[2])]
-        role, _, length = name.partition(":")
-        return self._calls.paths.text[self._calls.path_row[self._rows, int(role[-1])], : int(length)]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._columns)
-
-    def __len__(self) -> int:
-        return len(self._columns)
+    return [
+        lambda rows: placement.trace_id[placement.context[order[rows]]],
+        lambda rows: fixed(placement.span_id[order[rows]]),
+        lambda rows: fixed(placement.parent_span_id[placement.context[order[rows]]]),
+        lambda rows: fixed(calls.start_unix_ns[order[rows]]),
+        lambda rows: fixed((calls.start_unix_ns + calls.duration_ns)[order[rows]]),
+        number(calls.tid, _TID_WIDTH),
+        lambda rows: thread_names[calls.thread[order[rows]]],
+        number(calls.ret),
+        *(number(calls.args[:, index]) for index in range(6)),
+        path(0),
+        path(1),
+    ]
 
 
 def _make_stamp(shape: _Shape, kind: Kind) -> Stamp:
@@ -343,21 +316,21 @@ def _make_stamp(shape: _Shape, kind: Kind) -> Stamp:
         marks[column] = Mark(add(key, marked_number(width)), width)
 
     def add_text(key: str, column: str, length: int) -> None:
-        marks[f"{column}:{length}"] = Mark(add(key, "x" * length), length)
+        marks[column] = Mark(add(key, "x" * length), length)
 
     add(names.SYSCALL_NAME, kind.name)
     add(names.SYSCALL_NUMBER, kind.number)
     add(names.SYSCALL_ABI, kind.abi.label)
-    add_number(names.THREAD_ID, names.THREAD_ID, _TID_WIDTH)
-    add_text(names.THREAD_NAME, names.THREAD_NAME, shape.name_length)
+    add_number(names.THREAD_ID, "tid", _TID_WIDTH)
+    add_text(names.THREAD_NAME, "thread_name", shape.name_length)
     if outcome in _HAS_VALUE:
-        add_number(names.SYSCALL_RETURN_VALUE, names.SYSCALL_RETURN_VALUE)
+        add_number(names.SYSCALL_RETURN_VALUE, "ret")
     if outcome == Outcome.FAILED:
         span.status.code = trace_pb2.Status.STATUS_CODE_ERROR
     for key, value in _constants(shape, kind).items():
         add(key, value)
     _add_arguments(shape, kind, add_number, add_text)
-    return Stamp(trace_pb2.ScopeSpans(spans=[span]).SerializeToString(), marks)
+    return Stamp(trace_pb2.ScopeSpans(spans=[span]).SerializeToString(), marks, _COLUMNS)
 
 
 def _constants(shape: _Shape, kind: Kind) -> dict[str, str | int | bool]:

@@ -1,22 +1,26 @@
 """
-Many protobuf messages of one shape, made by stamping columns into a template.
+Many protobuf messages of a few shapes, made by stamping columns into templates.
 
-The official class serializes one message with marks in the places that vary; its bytes are repeated n times and numpy
-writes the columns over the marks. So protobuf's own encoder decides the layout and no message is built for a row.
-Numbers are varints padded to a fixed width (legal protobuf: decoders accept non-canonical varints; proven with the
-Collector, Jaeger, rotel and Tempo).
+The official class serializes one message a shape with marks in the places that vary. The templates are joined in the
+order of the rows, and numpy writes each column over its marks in all of them at once, so that the cost hardly depends
+on how many shapes there are. protobuf's own encoder decides the layout, and no message is built for a row. Numbers are
+varints padded to a fixed width (legal protobuf: decoders accept non-canonical varints; proven with the Collector,
+Jaeger, rotel and Tempo).
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 VARINT_WIDTH: Final = 10
 """Bytes of a padded varint that can hold any 64-bit number."""
+
+Column: TypeAlias = Callable[[npt.NDArray[np.intp]], npt.NDArray[np.uint8]]
+"""From rows, intp[k], to what is to be written in them: u1[k, width], or more than the width."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,36 +74,72 @@ def field(number: int, body: bytes) -> bytes:
 class Stamp:
     """A serialized message with places to write columns to."""
 
-    def __init__(self, message: bytes, marks: Mapping[str, Mark]) -> None:
+    def __init__(self, message: bytes, marks: Mapping[str, Mark], columns: Sequence[str]) -> None:
         """
         Find each mark's place in *message*.
+
+        Args:
+            message: The template.
+            marks: By column.
+            columns: The names of all columns; *message* may have no mark for some.
 
         Raises:
             ValueError: a mark is not in *message* exactly once.
         """
-        self._template = np.frombuffer(message, np.uint8)
-        self._places: dict[str, tuple[int, int]] = {}
+        self.message = message
+        self.places = np.zeros((len(columns), 2), np.int64)
+        """i8[columns, 2]: where a column's place begins, and its width; 0 where there is none."""
         for name, mark in marks.items():
             if message.count(mark.anchor) != 1:
                 raise ValueError(f"the mark of {name} is in the message {message.count(mark.anchor)} times")
             end = message.index(mark.anchor) + len(mark.anchor)
-            self._places[name] = (end - mark.width, end)
+            self.places[columns.index(name)] = (end - mark.width, mark.width)
 
-    @property
-    def width(self) -> int:
-        """Bytes of one message."""
-        return len(self._template)
 
-    def fill(self, count: int, columns: Mapping[str, npt.NDArray[np.uint8]]) -> npt.NDArray[np.uint8]:
-        """
-        Return u1[count, width], a message a row.
+def print_all(
+    stamps: Sequence[Stamp], which: npt.NDArray[np.intp], columns: Sequence[Column]
+) -> tuple[memoryview, npt.NDArray[np.int64]]:
+    """
+    Make a message for each row.
 
-        Args:
-            count: n.
-            columns: For every mark: u1[n, width of the mark], or u1[width of the mark] for all rows alike.
-        """
-        out = np.empty((count, self.width), np.uint8)
-        out[:] = self._template
-        for name, (start, end) in self._places.items():
-            out[:, start:end] = columns[name]
-        return out
+    Args:
+        stamps: At least one, all with the same columns.
+        which: intp[n]: the index in *stamps* of each row's.
+        columns: What to write, in the order of the stamps' columns.
+
+    Returns:
+        The messages, one after the other, and i8[n + 1]: where each begins, and where the last one ends.
+    """
+    messages = np.empty(len(stamps), object)
+    messages[:] = [stamp.message for stamp in stamps]
+    # References to the few templates, not an object for each row.
+    out = bytearray().join(messages[which].tolist())
+    lengths = np.array([len(stamp.message) for stamp in stamps])
+    bounds = np.zeros(len(which) + 1, np.int64)
+    np.cumsum(lengths[which], out=bounds[1:])
+    places = np.stack([stamp.places for stamp in stamps])
+    for index, column in enumerate(columns):
+        starts, widths = places[:, index, 0], places[:, index, 1]
+        if not widths.any():
+            continue
+        rows = np.arange(len(which)) if widths.all() else np.flatnonzero(widths[which])
+        of_row = which[rows]
+        _write(out, bounds[rows] + starts[of_row], column(rows), widths, of_row)
+    return memoryview(out), bounds
+
+
+def _write(
+    out: bytearray,
+    at: npt.NDArray[np.int64],
+    values: npt.NDArray[np.uint8],
+    widths: npt.NDArray[np.int64],
+    of_row: npt.NDArray[np.intp],
+) -> None:
+    """Copy the first `widths[of_row]` bytes of each row of *values* to *out*, to its place *at*."""
+    distinct = sorted(set(widths.tolist()) - {0})
+    for width in distinct:
+        chosen = slice(None) if len(distinct) == 1 else widths[of_row] == width
+        item = np.dtype((np.void, width))
+        # Every place in *out* where an item can be; the items overlap, those that are written do not.
+        items = np.ndarray(len(out) - width + 1, item, out, strides=(1,))
+        items[at[chosen]] = np.ascontiguousarray(values[chosen, :width]).view(item)[:, 0]
