@@ -1,0 +1,123 @@
+"""Filters decide in the kernel, and what they leave out is counted, not lost."""
+
+import pytest
+from otlp_json import STATUS_ERROR
+
+
+@pytest.mark.parametrize(
+    ("selection", "wanted"),
+    [
+        ("getppid", {"getppid"}),
+        ("getp*", {"getppid"}),
+        ("%file,!execve,!access", {"openat", "newfstatat", "faccessat2"}),
+    ],
+)
+def test_only_chosen_calls_are_recorded(run_traced, build, selection, wanted):
+    """Names, globs and classes choose; what begins with ! is taken away."""
+    run = run_traced(build("getppid"), "23", options=("--syscalls", selection))
+
+    assert {span.name for span in run.calls()} <= wanted
+    assert run.ledger.filtered == 0, "calls outside the set are not looked at, so not seen"
+
+
+def test_a_chosen_call_is_recorded_every_time(run_traced, build):
+    """With getppid alone chosen, all 997 of them are there and nothing else is seen."""
+    run = run_traced(build("getppid"), "997", options=("--syscalls", "getppid"))
+
+    assert len(run.calls("getppid")) == run.ledger.seen == 997
+
+
+def test_all_but_one_call_are_recorded(run_traced, build):
+    """A set that begins with ! is everything else."""
+    run = run_traced(build("getppid"), "23", options=("--syscalls", "!getppid"))
+
+    names = {span.name for span in run.calls()}
+    assert "getppid" not in names
+    assert {"execve", "write", "exit_group"} <= names
+
+
+def test_a_return_of_a_call_outside_the_set_is_nothing(run_traced):
+    """Signal returns, forks and execs that are not chosen leave no span and no unpaired exit but the children's own."""
+    run = run_traced(
+        "sh", "-c", "for i in 1 2 3; do /bin/true; done; :", options=("--syscalls", "!rt_sigreturn")
+    )
+
+    assert not [span for span in run.calls() if not span.is_executed]
+    assert run.ledger.unpaired == 3
+
+
+def test_the_command_starts_though_execve_is_not_chosen(run_traced, build):
+    """The first exec need not be recorded for the calls after it to be."""
+    run = run_traced(build("getppid"), "23", options=("--syscalls", "write"))
+
+    assert {span.name for span in run.calls()} == {"write"}
+    assert run.processes()[0].name == "getppid"
+
+
+def test_short_calls_are_filtered(run_traced):
+    """With --min-duration only what took that long is emitted; all else is counted as filtered."""
+    run = run_traced("sleep", "0.05", options=("--min-duration", "20ms"))
+
+    assert [span.name for span in run.calls()] == ["clock_nanosleep"]
+    assert run.ledger.filtered == run.ledger.seen - 1 > 10
+
+
+def test_successful_calls_are_filtered(run_traced):
+    """With --errors-only every span is a failure, and the exit is filtered too."""
+    run = run_traced("cat", "/nonexistent/file", options=("--errors-only",))
+
+    assert {span.return_value < 0 for span in run.calls()} == {True}
+    assert [span.attributes["file.path"] for span in run.calls() if span.name == "openat"][-1]
+    assert "/nonexistent/file" in {span.attributes.get("file.path") for span in run.calls()}
+    assert run.ledger.filtered > 0
+
+
+def test_filters_add_up(run_traced):
+    """Set, errors and duration together: each left-out call is counted once."""
+    run = run_traced(
+        "cat", "/nonexistent/file", options=("--syscalls", "openat", "--errors-only", "--min-duration", "1ns")
+    )
+
+    assert {span.name for span in run.calls()} == {"openat"}
+    assert {span.status for span in run.calls()} == {STATUS_ERROR}
+    assert run.ledger.seen == run.ledger.filtered + len(run.calls())
+
+
+def test_both_paths_of_a_rename_are_there(run_traced, tmp_path):
+    """The first path is file.path, the second an argument with its own name."""
+    old, new = tmp_path / "ä old", tmp_path / "new"
+    old.touch()
+    run = run_traced("mv", old, new)
+    renames = [span for span in run.calls() if span.name.startswith("rename")]
+
+    assert renames[-1].attributes["file.path"] == str(old)
+    assert renames[-1].attributes["syscall.argument.newname"] == str(new)
+
+
+def test_a_path_that_is_no_text_is_escaped(run_traced):
+    """Bytes that are no UTF-8 appear as backslash, x and two digits; the span is legal."""
+    run = run_traced("cat", b"/nonexistent/\xff\xfe")
+
+    assert "/nonexistent/\\xff\\xfe" in {span.attributes.get("file.path") for span in run.calls("openat")}
+
+
+@pytest.mark.parametrize(("length", "is_cut"), [(255, False), (256, True), (4000, True)])
+def test_a_path_too_long_is_cut_and_says_so(run_traced, length, is_cut):
+    """255 bytes are whole, more are cut to 255 and marked."""
+    path = "/" + "x/" * 2000
+    run = run_traced("cat", path[:length])
+    spans = [span for span in run.calls("openat") if span.attributes["file.path"].startswith("/x/")]
+
+    assert [span.attributes["file.path"] for span in spans] == [path[: min(length, 255)]]
+    assert [span.attributes.get("syscall.truncated", False) for span in spans] == [is_cut]
+
+
+def test_an_unreadable_path_stays_a_number(run_traced):
+    """A path pointer that leads nowhere is an argument; there is no file.path."""
+    program = "import ctypes; ctypes.CDLL(None).syscall(2, 16, 0, 0)"
+    run = run_traced("python3", "-c", program)
+    (span,) = run.calls("open")
+
+    assert span.error_type == "EFAULT"
+    assert span.attributes["syscall.argument.filename"] == 16
+    assert "file.path" not in span.attributes
