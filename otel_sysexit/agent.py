@@ -203,6 +203,10 @@ def run(config: Config, loader: Loader, argv: Sequence[str], environ: Mapping[st
             if len(interrupts) == 2:
                 agent.abort()
 
+    early = signals.pending()
+    if early is not None:  # told to end before it began
+        command.discard()
+        return 128 + early
     command.release()
     signals.watch(handle)
     agent.watch(signals.fd)

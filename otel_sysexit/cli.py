@@ -33,7 +33,10 @@ def options_of(command: str) -> Callable[[Callable[..., Any]], Callable[..., Any
     return decorate
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
+    no_args_is_help=False,  # an error is one line
+)
 @click.version_option(__version__, "--version", prog_name="otel-sysexit", message="%(prog)s %(version)s")
 def cli() -> None:
     """

@@ -63,10 +63,12 @@ class Command:
         path = find_executable(argv[0], environ.get("PATH", os.defpath))
         gate_out, self._gate = os.pipe()
         self._failure, failure_in = os.pipe()
+        # Who starts us may ignore SIGCHLD, and we would learn no status; the command inherits what we got.
+        is_child_ignored = signal.signal(signal.SIGCHLD, signal.SIG_DFL) is signal.SIG_IGN
         self.pid = os.fork()
         if self.pid == 0:
             os.close(self._gate)
-            _become(path, argv, environ, signal_mask, gate_out, failure_in)
+            _become(path, argv, environ, signal_mask, gate_out, failure_in, is_child_ignored)
         os.close(gate_out)
         os.close(failure_in)
         self.pidfd = os.pidfd_open(self.pid)
@@ -79,7 +81,8 @@ class Command:
         Raises:
             CommandError: the execve failed; the child has ended.
         """
-        os.write(self._gate, b"!")
+        with suppress(BrokenPipeError):  # a Ctrl-C has killed it already
+            os.write(self._gate, b"!")
         os.close(self._gate)
         with open(self._failure, "rb") as pipe:  # noqa: PTH123 (a descriptor)
             answer = pipe.read()  # ends when execve closes the other end
@@ -113,11 +116,16 @@ def _become(  # noqa: PLR0917 (all of them are needed, once)
     signal_mask: Iterable[int],
     gate_out: int,
     failure_in: int,
+    is_child_ignored: bool,
 ) -> NoReturn:
     """In the child: wait at the gate, then execve; whatever fails, never return into the agent's code."""
     try:
         for number in _IGNORED_BY_PYTHON:
             signal.signal(number, signal.SIG_DFL)
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+        if is_child_ignored:
+            signal.signal(signal.SIGCHLD, signal.SIG_IGN)
         signal.pthread_sigmask(signal.SIG_SETMASK, signal_mask)
         if not os.read(gate_out, 1):  # the agent died or gave up
             os._exit(EXIT_STATUS)

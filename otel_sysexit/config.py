@@ -85,7 +85,10 @@ def parse_duration_ns(text: str) -> int:
     parts = re.findall(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h)", text)
     if not parts or "".join(number + unit for number, unit in parts) != text:
         raise ValueError(f"{text!r} is no duration: write 500us, 10ms, 1.5s or 1m30s")
-    return round(sum(float(number) * _UNITS_NS[unit] for number, unit in parts))
+    duration_ns = sum(float(number) * _UNITS_NS[unit] for number, unit in parts)
+    if duration_ns >= 1 << 63:
+        raise ValueError(f"{text!r} is too long a duration: at most 292 years")
+    return round(duration_ns)
 
 
 def parse_ring_bytes(text: str) -> int:
@@ -229,7 +232,8 @@ def resolve(command: str, options: Mapping[str, Any], environ: Mapping[str, str]
     given["resource_attributes"] = parse_resource_attributes(environ.get("OTEL_RESOURCE_ATTRIBUTES", ""))
     given.setdefault("ring_bytes", RING_BYTES[command])
     _settle_exporter(given, environ)
-    _settle_endpoint(given, environ)
+    is_ours = bool(options.get("endpoint") or environ.get(f"{PREFIX}ENDPOINT"))
+    _settle_endpoint(given, environ, is_ours=is_ours)
     return Config(**given, warnings=tuple(warnings))
 
 
@@ -274,7 +278,7 @@ def _settle_exporter(given: dict[str, Any], environ: Mapping[str, str]) -> None:
         given["exporter"] = "otlp" if "endpoint" in given else "none" if "output" in given else "terminal"
 
 
-def _settle_endpoint(given: dict[str, Any], environ: Mapping[str, str]) -> None:
+def _settle_endpoint(given: dict[str, Any], environ: Mapping[str, str], *, is_ours: bool) -> None:
     """Protocol by port, endpoint by protocol, path by where the endpoint came from."""
     endpoint = given.get("endpoint")
     if "protocol" not in given:
@@ -285,7 +289,7 @@ def _settle_endpoint(given: dict[str, Any], environ: Mapping[str, str]) -> None:
         endpoint = "http://localhost:4318" if is_http else "http://localhost:4317"
     if is_http and "://" not in endpoint:
         raise AgentError(f"the endpoint {endpoint!r} needs http:// or https:// before it")
-    is_whole = endpoint == environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+    is_whole = not is_ours and endpoint == environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
     given["endpoint"] = endpoint.rstrip("/") + "/v1/traces" if is_http and not is_whole else endpoint
     if ("client_key" in given) != ("client_certificate" in given):
         raise AgentError("mutual TLS needs both --client-key and --client-certificate")

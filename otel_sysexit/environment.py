@@ -23,8 +23,9 @@ def parse_pairs(text: str) -> dict[str, str]:
         if found is None:
             raise ValueError(f"{member.strip()!r} is not name=value")
         try:
+            member.encode()
             pairs[found[1]] = unquote(found[2], errors="strict")
-        except UnicodeDecodeError as error:
+        except UnicodeError as error:
             raise ValueError(f"{member.strip()!r} is no UTF-8") from error
     return pairs
 

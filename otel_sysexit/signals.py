@@ -34,6 +34,10 @@ class Signals:
         self._wanted = {number for number in HANDLED if signal.getsignal(number) is not signal.SIG_IGN}
         self.fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
 
+    def pending(self) -> int | None:
+        """Return a signal that came before anybody watched, if one did."""
+        return min(signal.sigpending() & self._wanted, default=None)
+
     def watch(self, handle: Callable[[signal.Signals, bool], None]) -> None:
         """
         Call *handle* for each signal from now on, in a thread of its own.

@@ -403,7 +403,7 @@ def parse_selection(text: str) -> Selection:
             names |= meant
             includes_unknown |= is_unknown_meant
     if not names and not includes_unknown:
-        raise ValueError(f"the set of system calls '{text}' leaves nothing to record")
+        raise ValueError(f"the set of system calls {text!r} leaves nothing to record")
     return Selection(names, includes_unknown)
 
 
@@ -413,17 +413,17 @@ def _meaning(pattern: str) -> tuple[frozenset[str], bool]:
         raise ValueError("an item in the set of system calls is empty")
     if pattern.startswith("%"):
         if pattern[1:] not in CLASSES:
-            raise ValueError(f"no class of system calls is called '{pattern}'{_nearest(pattern)}")
+            raise ValueError(f"no class of system calls is called {pattern!r}{_nearest(pattern)}")
         return _class_names(pattern[1:]), False
     if any(character in pattern for character in "*?["):
         meant = _matching((pattern,))
         is_unknown_meant = fnmatch.fnmatchcase("syscall_0", pattern)
         if not meant and not is_unknown_meant:
-            raise ValueError(f"no system call matches '{pattern}'")
+            raise ValueError(f"no system call matches {pattern!r}")
         return meant, is_unknown_meant
     name = _TRACEFS_NAMES.get(pattern, pattern)
     if name not in _all_names():
-        raise ValueError(f"no system call is called '{pattern}'{_nearest(pattern)}")
+        raise ValueError(f"no system call is called {pattern!r}{_nearest(pattern)}")
     return frozenset((name,)), False
 
 
