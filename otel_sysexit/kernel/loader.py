@@ -13,6 +13,7 @@ import errno
 import json
 import os
 import platform
+import signal
 import socket
 import sys
 from collections.abc import Callable
@@ -227,6 +228,7 @@ def descriptors(module: Any) -> list[int]:
 
 def main() -> None:
     """Serve one request: `SOCKET_FD JSON` on the command line."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored by some that start us, and then inherited
     channel = socket.socket(fileno=int(sys.argv[1]))
     try:
         module = load(json.loads(sys.argv[2]))

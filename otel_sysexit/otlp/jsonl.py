@@ -55,14 +55,12 @@ class JsonLinesFile:
 
 
 def to_otlp_json(message: TracesData) -> Any:
-    """Return *message* as OTLP/JSON wants it, for json.dumps."""
-    return _with_hex_ids(MessageToDict(message, use_integers_for_enums=True))
-
-
-def _with_hex_ids(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {
-            key: base64.b64decode(item).hex() if key in _IDS else _with_hex_ids(item)
-            for key, item in value.items()
-        }
-    return [_with_hex_ids(item) for item in value] if isinstance(value, list) else value
+    """Return *message* as OTLP/JSON wants it, for json.dumps: ids in hex, where protobuf's JSON has base64."""
+    found = MessageToDict(message, use_integers_for_enums=True)
+    for resource_spans in found["resourceSpans"]:
+        for scope_spans in resource_spans["scopeSpans"]:
+            for span in scope_spans["spans"]:
+                for identified in (span, *span.get("links", ())):
+                    for key in _IDS & identified.keys():
+                        identified[key] = base64.b64decode(identified[key]).hex()
+    return found
