@@ -28,6 +28,9 @@ def read_environment() -> dict[str, str]:
 _ENVIRON = read_environment()
 # Columns are added and shifted here, no matrices multiplied: threads for that would only cost memory.
 os.environ["OPENBLAS_NUM_THREADS"] = "1"
+# config.py reads these as the specification wants; the exporters would read them again, and some of them otherwise.
+for _name in [name for name in os.environ if name.startswith("OTEL_EXPORTER_OTLP_")]:
+    del os.environ[_name]
 
 
 def main() -> NoReturn:

@@ -13,12 +13,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
+import numpy as np
 import psutil
 
 from otel_sysexit.calls import Calls, Decoder
 from otel_sysexit.command import Command
 from otel_sysexit.config import Config
 from otel_sysexit.errors import AgentError
+from otel_sysexit.kernel import records
 from otel_sysexit.kernel.capture import Capture, Loader
 from otel_sysexit.kernel.records import Ledger, SlotState
 from otel_sysexit.ledger import Account, Delivery
@@ -62,8 +64,8 @@ class Agent:
         self._config = config
         self._structure = structure
         self._decoder = Decoder(config.benign_errors)
-        self._clock = self._decoder.clock
-        self.processes = Processes(self._clock.offset_ns())
+        self.processes = Processes(self._decoder.clock.offset_ns())
+        self._no_calls = self._decoder.decode(np.empty(0, records.CALL))
         self._view = View(config, title)
         self._exporters: list[Exporter] = []
         self._poll = select.epoll()
@@ -113,7 +115,7 @@ class Agent:
         self._decoder.add_strings(capture.strings.read(_RING_RECORDS_MAX))
         if len(tasks):
             self.processes.learn(tasks, self._decoder.exec_strings(tasks), produced)
-        calls = self.processes.identify(self._decoder.decode(raw_calls))
+        calls = self.processes.identify(self._decoder.decode(raw_calls)) if len(raw_calls) else self._no_calls
         self._pass_on(calls, capture.calls.consumed)
         self._view.progress(capture)
         return len(calls)
@@ -145,16 +147,13 @@ class Agent:
         self._round()  # tasks that ended after the last call
         self._lost_at_end = self.capture.calls.waiting()
         self._view.see_living(self.processes.living())
-        self._pass_on(self._decoder_empty(), sys.maxsize, is_last=True)
+        self._pass_on(self._no_calls, sys.maxsize, is_last=True)
         for exporter in self._exporters:
             if self.is_aborted:
                 exporter.abort()
             else:
                 exporter.close()
         self._view.finish(self._account())
-
-    def _decoder_empty(self) -> Calls:
-        return self.processes.identify(self._decoder.decode(self.capture.calls.read(0)))
 
     def abort(self) -> None:
         """Stop everything as soon as possible; may be called from another thread."""
@@ -259,9 +258,23 @@ def attach(config: Config, loader: Loader) -> int:
     signals.watch(handle)
     agent.watch(signals.fd)
     end = time.monotonic() + config.duration_ns / 1e9 if config.duration_ns is not None else float("inf")
-    agent.loop(lambda: bool(stops) or time.monotonic() >= end or not agent.capture.targets())
+    has_targets = _seldom(agent.capture.targets)
+    agent.loop(lambda: bool(stops) or time.monotonic() >= end or not has_targets())
     agent.finish()
     return _INTERRUPTED if agent.is_aborted else 0
+
+
+def _seldom(count: Callable[[], int]) -> Callable[[], int]:
+    """Return *count* asked at most five times a second: counting the threads costs a system call for each."""
+    asked_at, answer = float("-inf"), 0
+
+    def ask() -> int:
+        nonlocal asked_at, answer
+        if time.monotonic() - asked_at >= 0.2:
+            asked_at, answer = time.monotonic(), count()
+        return answer
+
+    return ask
 
 
 def _follow(agent: Agent, pid: int) -> None:

@@ -90,6 +90,8 @@ def import_bcc() -> Any:
         if _is_foreign(error):
             raise LoadError("wrong-bcc", _wrong_bcc(error.path)) from error
         raise LoadError("no-bcc", f"{sys.executable} has no bcc ({error}): {INSTALL_BCC}") from error
+    except OSError as error:  # the compiler's shared library is missing
+        raise LoadError("no-bcc", f"{sys.executable} cannot load bcc ({error}): {INSTALL_BCC}") from error
     if not hasattr(bcc, "BPF"):
         raise LoadError("wrong-bcc", _wrong_bcc(getattr(bcc, "__file__", None)))
     return bcc

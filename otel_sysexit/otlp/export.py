@@ -25,6 +25,9 @@ from otel_sysexit.traces import Placement, Span
 QUEUE_CALLS_MAX: Final = 32_768
 """Calls that wait in memory; what comes on top waits in the kernel's ring, where dropping is counted."""
 _RETRYABLE_STATUSES: Final = (429, 502, 503, 504)
+_NO_LIMIT_SECONDS: Final = 86_400.0
+"""What a timeout of 0 means (specification, configuration/common.md); the exporters take it for their own default."""
+_NOT_SENT: Final = "not sent in time"
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +94,7 @@ class GrpcTransport:
             insecure=is_insecure,
             credentials=None if is_insecure else grpc.ssl_channel_credentials(*_read_certificates(config)),
             headers=tuple((key.lower(), value) for key, value in config.headers.items()) or "",
-            timeout=config.timeout_ns / 1e9,
+            timeout=config.timeout_ns / 1e9 or _NO_LIMIT_SECONDS,
             compression=grpc.Compression.Gzip
             if config.compression == "gzip"
             else grpc.Compression.NoCompression,
@@ -117,10 +120,13 @@ class GrpcTransport:
 
     def send(self, request: Request) -> Answer:
         """Export; transient failures were retried until the timeout when this says so."""
+        self._response = self._error = None
         try:
             self._exporter._export(request.body)  # type: ignore[arg-type]  # noqa: SLF001 (this module's business)
         except ValueError as error:  # grpc's word for a channel that was closed meanwhile
             return Answer(is_delivered=False, reason=str(error))
+        if self._error is None and self._response is None:  # closed meanwhile: nothing was sent
+            return Answer(is_delivered=False, reason=_NOT_SENT)
         if self._error is None:
             return _partial_success(self._response)
         code = self._error.code()
@@ -167,7 +173,7 @@ class HttpTransport:
             client_key_file=config.client_key,
             client_certificate_file=config.client_certificate,
             headers=dict(config.headers),
-            timeout=config.timeout_ns / 1e9,
+            timeout=config.timeout_ns / 1e9 or _NO_LIMIT_SECONDS,
             compression=Compression.Gzip if config.compression == "gzip" else Compression.NoCompression,
             session=NotingSession(),
         )
@@ -189,7 +195,8 @@ class HttpTransport:
         if result.success and self._status < 300:
             return _partial_success(self._response)
         status = result.status_code
-        is_retryable = status is None or status in _RETRYABLE_STATUSES
+        is_lost = status is None and self._exporter._client._transport.is_connection_error(result.error)  # noqa: SLF001
+        is_retryable = is_lost or status in _RETRYABLE_STATUSES
         return Answer(is_delivered=False, is_retryable=is_retryable, reason=self.reason)
 
     def close(self) -> None:
@@ -255,6 +262,7 @@ class Exporter:
         self._batches: deque[Batch] = deque()
         self._changed = threading.Condition()
         self._waiting = 0
+        self._unsent = 0  # calls of the batch under way that are not counted yet
         self._is_busy = False
         self._is_closing = False
         self._give_up_at = float("inf")
@@ -296,9 +304,13 @@ class Exporter:
             self._transport.close()
         self._thread.join(timeout=1)
         with self._changed:
-            for batch in self._batches:
-                self.undelivered["not sent in time"] += len(batch.calls)
+            self._lose(self._unsent + sum(len(batch.calls) for batch in self._batches), _NOT_SENT)
+            self._unsent = 0  # should the thread hang in a library still
             self._batches.clear()
+
+    def _lose(self, calls: int, reason: str) -> None:
+        if calls:
+            self.undelivered[reason] += calls
 
     def _work(self) -> None:
         encoder = SpanEncoder(self._config.resource_attributes)
@@ -314,21 +326,25 @@ class Exporter:
                     return
                 batch = self._batches.popleft()
                 self._is_busy = True
+                self._unsent = len(batch.calls)
             try:
                 for request in encoder.encode(batch.calls, batch.placement, batch.spans, self._bytes_max):
                     if self._transport is None:
                         self._count(request, Answer(is_delivered=False, reason=reason))
                     else:
                         self._count(request, self._send(self._transport, request))
+            except Exception as error:  # noqa: BLE001 (a bug of ours must not end delivery)
+                reason = f"internal error: {type(error).__name__}: {error}"
             finally:
                 with self._changed:
+                    self._lose(self._unsent, reason)
                     self._is_busy = False
                     self._waiting -= len(batch.calls)
                     self._changed.notify_all()
 
     def _send(self, transport: Transport, request: Request) -> Answer:
         """Send until delivered, refused for good, or out of time."""
-        answer = Answer(is_delivered=False, reason="not sent in time")
+        answer = Answer(is_delivered=False, reason=_NOT_SENT)
         while time.monotonic() < self._give_up_at:
             answer = transport.send(request)
             if answer.is_delivered or not answer.is_retryable:
@@ -337,16 +353,17 @@ class Exporter:
 
     def _count(self, request: Request, answer: Answer) -> None:
         with self._changed:
+            calls = min(request.calls, self._unsent)  # 0 when it was given up meanwhile
+            self._unsent -= calls
             if not answer.is_delivered:
-                self.undelivered[answer.reason] += request.calls
+                self._lose(calls, answer.reason)
                 return
             if self._is_closing and self._give_up_at:
                 self._extend()
             # Which spans were rejected is not said: calls are by far the most.
-            lost = min(answer.rejected, request.calls)
-            self.delivered += request.calls - lost
-            if lost:
-                self.undelivered[f"rejected: {answer.reason}"] += lost
+            lost = min(answer.rejected, calls)
+            self.delivered += calls - lost
+            self._lose(lost, f"rejected: {answer.reason}")
 
 
 def make_transport(config: Config) -> Transport:
