@@ -278,8 +278,8 @@ def _make_image(process: Process, start_boot_ns: int, strings: ExecStrings | Non
         try:
             living = psutil.Process(process.pid)
             environment = {key: value for key, value in living.environ().items() if key.startswith("OTEL_")}
-            command = command or next(iter(living.cmdline()), "")
-            exe = living.exe()
+            command = command or _readable(next(iter(living.cmdline()), ""))
+            exe = _readable(living.exe())
             # Between that exec and now it may have called another one.
             if not strings.executable or PurePosixPath(exe).name == strings.executable:
                 path = exe
@@ -292,9 +292,14 @@ def _make_image(process: Process, start_boot_ns: int, strings: ExecStrings | Non
         executable_path=path,
         command=command or None,
         owner=_user_name(uid),
-        service_name=environment.get("OTEL_SERVICE_NAME") or attributes.get("service.name"),
+        service_name=_readable(environment.get("OTEL_SERVICE_NAME", "")) or attributes.get("service.name"),
         environment_attributes=attributes,
     )
+
+
+def _readable(text: str) -> str:
+    r"""Return what the system said as valid Unicode; bytes that are no UTF-8 as \xNN."""
+    return os.fsencode(text).decode(errors="backslashreplace")
 
 
 def read_start_boot_ns(pid: int) -> int | None:

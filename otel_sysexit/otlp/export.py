@@ -27,6 +27,8 @@ QUEUE_CALLS_MAX: Final = 32_768
 _RETRYABLE_STATUSES: Final = (429, 502, 503, 504)
 _NO_LIMIT_SECONDS: Final = 86_400.0
 """What a timeout of 0 means (specification, configuration/common.md); the exporters take it for their own default."""
+_PAUSE_SECONDS: Final = 1.0
+"""At least this long lies between two exports of one request; within an export the exporters have their own back-off."""
 _NOT_SENT: Final = "not sent in time"
 
 
@@ -47,6 +49,8 @@ class Answer:
     rejected: int = 0
     """Spans that a delivered request lost (OTLP partial success)."""
     is_retryable: bool = False
+    retry_after: float = 0.0
+    """Seconds that the collector wants to be left alone."""
     reason: str = ""
     """For people, one line, when anything was not delivered."""
 
@@ -83,8 +87,7 @@ class GrpcTransport:
                 super()._initialize_channel_and_stub()  # type: ignore[no-untyped-call]
                 self._client = SimpleNamespace(Export=transport.wrap(self._channel))  # type: ignore[assignment]
 
-        self._error: grpc.RpcError | None = None
-        self._response: Any = None
+        self._note(None, None)
         self._grpc = grpc
         is_insecure = (
             config.insecure if "://" not in str(config.endpoint) else str(config.endpoint).startswith("http:")
@@ -110,17 +113,21 @@ class GrpcTransport:
 
         def export(request: bytes, metadata: Any = None, timeout: float | None = None) -> Any:
             try:
-                self._response, self._error = call(request, metadata=metadata, timeout=timeout), None
+                response = call(request, metadata=metadata, timeout=timeout)
             except self._grpc.RpcError as error:
-                self._error = error
+                self._note(None, error)
                 raise
-            return self._response
+            self._note(response, None)
+            return response
 
         return export
 
+    def _note(self, response: Any, error: Any) -> None:
+        self._response, self._error = response, error
+
     def send(self, request: Request) -> Answer:
         """Export; transient failures were retried until the timeout when this says so."""
-        self._response = self._error = None
+        self._note(None, None)
         try:
             self._exporter._export(request.body)  # type: ignore[arg-type]  # noqa: SLF001 (this module's business)
         except ValueError as error:  # grpc's word for a channel that was closed meanwhile
@@ -157,7 +164,8 @@ class HttpTransport:
 
             def request(self, *args: Any, **kwargs: Any) -> requests.Response:
                 try:
-                    response = super().request(*args, **kwargs)
+                    # Said with the request, or REQUESTS_CA_BUNDLE would count for more than our option.
+                    response = super().request(*args, **({"verify": self.verify} | kwargs))
                 except requests.RequestException as error:
                     transport.reason = _plain(error)
                     raise
@@ -166,6 +174,7 @@ class HttpTransport:
 
         self._response: ExportTraceServiceResponse | None = None
         self._status = 0
+        self._retry_after = 0.0
         self.reason = "no answer"
         self._exporter = OTLPSpanExporter(
             endpoint=config.endpoint,
@@ -181,6 +190,8 @@ class HttpTransport:
     def note(self, response: Any) -> None:
         """Take down what the collector said."""
         self._status = response.status_code
+        seconds = response.headers.get("Retry-After", "")
+        self._retry_after = float(seconds) if seconds.isdecimal() else 0.0  # a date is left to the exporter
         self.reason = f"HTTP {response.status_code} {response.reason or ''}".strip()
         self._response = None
         if response.status_code < 300:
@@ -197,19 +208,20 @@ class HttpTransport:
         status = result.status_code
         is_lost = status is None and self._exporter._client._transport.is_connection_error(result.error)  # noqa: SLF001
         is_retryable = is_lost or status in _RETRYABLE_STATUSES
-        return Answer(is_delivered=False, is_retryable=is_retryable, reason=self.reason)
+        return Answer(False, is_retryable=is_retryable, retry_after=self._retry_after, reason=self.reason)
 
     def close(self) -> None:
         """Give up retrying."""
         self._exporter.shutdown()  # type: ignore[no-untyped-call]
 
 
-def _plain(error: Exception | None) -> str:
+def _plain(error: Exception) -> str:
     """Return the innermost words of a connection error: requests wraps urllib3 wraps the system's."""
-    while error is not None and error.args and isinstance(error.args[0], Exception):
-        error = error.args[0]
-    reason = getattr(error, "reason", error)
-    return str(reason).rpartition(": ")[2] or "no connection"
+    inner = error
+    while inner.args and isinstance(inner.args[0], Exception):
+        inner = inner.args[0]
+    words = str(getattr(inner, "reason", inner))
+    return (words if inner is error else words.rpartition(": ")[2]) or "no connection"
 
 
 def _partial_success(response: Any) -> Answer:
@@ -314,7 +326,7 @@ class Exporter:
 
     def _work(self) -> None:
         encoder = SpanEncoder(self._config.resource_attributes)
-        reason = ""
+        reason = bug = ""
         try:
             self._transport = self._make_transport()
         except Exception as error:  # noqa: BLE001 (whatever a library refuses: its words, and every call counted)
@@ -334,10 +346,11 @@ class Exporter:
                     else:
                         self._count(request, self._send(self._transport, request))
             except Exception as error:  # noqa: BLE001 (a bug of ours must not end delivery)
-                reason = f"internal error: {type(error).__name__}: {error}"
+                bug = f"internal error: {type(error).__name__}: {error}"
             finally:
                 with self._changed:
-                    self._lose(self._unsent, reason)
+                    self._lose(self._unsent, bug)
+                    self._unsent = 0
                     self._is_busy = False
                     self._waiting -= len(batch.calls)
                     self._changed.notify_all()
@@ -349,7 +362,15 @@ class Exporter:
             answer = transport.send(request)
             if answer.is_delivered or not answer.is_retryable:
                 break
+            self._pause(max(answer.retry_after, _PAUSE_SECONDS))
         return answer
+
+    def _pause(self, seconds: float) -> None:
+        """Wait, at most until it is time to give up."""
+        end = time.monotonic() + seconds
+        with self._changed:
+            while (left := min(end, self._give_up_at) - time.monotonic()) > 0:
+                self._changed.wait(left)
 
     def _count(self, request: Request, answer: Answer) -> None:
         with self._changed:

@@ -1,0 +1,186 @@
+"""
+Measures what otel-sysexit costs, beside other tools and in one run, and writes docs/overhead.md.
+
+    make bench                      or    .venv/bin/python benchmarks/overhead.py [--rounds N] [--output FILE]
+
+Needs root, BPF and a C compiler. Takes about three minutes.
+"""
+
+import argparse
+import os
+import statistics
+import sys
+import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+# Before numpy is loaded, as the agent does it.
+os.environ["OPENBLAS_NUM_THREADS"] = "1"
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import collector
+import pipeline
+import whole_agent
+from machine import ROOT, compile_loop, describe, install_tools
+from variants import Variant, Variants
+
+_ROUNDS: Final = 12
+_PIPELINE_ROUNDS: Final = 7
+_STARTS: Final = 10
+_FULL: Final = "otel-sysexit, to a collector"
+_READING: Final = Path(__file__).with_name("reading.md").read_text(encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class Goal:
+    """One thing that was promised."""
+
+    text: str
+    measured: str
+    is_met: bool
+
+    def row(self) -> list[str]:
+        """Return it as a row of a table."""
+        return [self.text, self.measured, "met" if self.is_met else "**not met**"]
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a table in Markdown; the columns but the first are right-aligned."""
+    rule = ["---", *["--:"] * (len(head) - 1)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in (head, rule, *rows))
+
+
+def added(row: Variant, bare: Variant) -> float:
+    """Return what *row* adds to a bare call, in ns, by their minima."""
+    return min(row.ns) - min(bare.ns)
+
+
+def call_table(rows: Sequence[Variant]) -> str:
+    """Return the table of what a call costs."""
+    bare, pair = rows[:2]
+    lines = []
+    for row in rows:
+        if not row.ns:
+            lines.append([row.title, row.note or "nothing measured", "", "", ""])
+            continue
+        ratio = "–" if row is bare else f"{added(row, bare) / added(pair, bare):,.1f}"
+        ns = [f"{value:,.0f}" for value in (min(row.ns), statistics.median(row.ns), added(row, bare))]
+        lines.append([row.title, *ns, ratio])
+    head = ["attached", "ns a call, min", "median", "added (min)", "÷ what two empty programs add"]
+    return table(head, lines)
+
+
+def measure_calls(folder: Path, endpoint: str, rounds: int) -> tuple[Goal, str]:
+    """Measure every variant; return the goal and the section."""
+    variants = Variants(compile_loop(folder), endpoint)
+    variants.measure(rounds)
+    bare, pair = variants.rows[:2]
+    full = next(row for row in variants.rows if row.title == _FULL)
+    ratio = added(full, bare) / added(pair, bare)
+    goal = Goal("full emission adds at most 4 × what two empty programs add", f"{ratio:.1f} ×", ratio <= 4)
+    text = (
+        f"{call_table(variants.rows)}\n\nOf the {variants.emitted:,} calls recorded for the row “{_FULL}” "
+        f"{variants.delivered:,} were delivered; {variants.dropped:,} more were dropped."
+    )
+    return goal, text
+
+
+def measure_pipeline() -> tuple[Goal, str]:
+    """Measure the Python path alone; return the goal and the section."""
+    rows = []
+    worst = 0.0
+    for measured, ns in pipeline.measure(_PIPELINE_ROUNDS):
+        worst = max(worst, min(ns))
+        figures = (min(ns) / 1e3, statistics.median(ns) / 1e3)
+        rows.append([measured.case.title, *(f"{us:.2f}" for us in figures), f"{measured.bytes_a_span:.0f}"])
+    goal = Goal(
+        "ring → OTLP bytes at most 2 µs of CPU a span", f"{worst / 1e3:.2f} µs at worst", worst <= 2_000
+    )
+    head = [
+        f"calls in batches of {pipeline.ROUND_CALLS:,}",
+        "µs of CPU a span, min",
+        "median",
+        "bytes a span",
+    ]
+    return goal, table(head, rows)
+
+
+def measure_million(program: Path, endpoint: str) -> tuple[list[Goal], str]:
+    """Run a million calls through the whole agent; return the goals and the section."""
+    million = whole_agent.run_million(program, endpoint)
+    share = million.delivered / million.seen
+    peak = million.memory["VmHWM"] / 1024
+    goals = [
+        Goal(
+            f"{whole_agent.CALLS:,} calls: every one accounted for",
+            f"{million.seen:,} seen, {million.delivered:,} delivered, {million.dropped:,} dropped",
+            million.is_accounted,
+        ),
+        Goal("resident memory of the agent at most 80 MB", f"{peak:.0f} MiB at most", peak * 1.048576 <= 80),
+    ]
+    names = list(million.memory)
+    memory = table(
+        ["MiB resident", *names],
+        [
+            [when, *(f"{found[name] / 1024:.1f}" for name in names)]
+            for when, found in (("before", million.idle_memory), ("after", million.memory))
+        ],
+    )
+    imports = ", ".join(f"{title} {kib / 1024:.1f}" for title, kib in whole_agent.import_costs())
+    text = (
+        f"`{million.line}`\n\n"
+        f"The program took {million.wall_ns_a_call:,.0f} ns a call; {share:.1%} were delivered. The whole agent took "
+        f"{million.cpu_ns_a_span / 1e3:.2f} µs of CPU for each delivered span.\n\n{memory}\n\n"
+        f"What imports take of it (MiB, one after the other in a new interpreter): {imports}."
+    )
+    return goals, text
+
+
+def measure_start(endpoint: str) -> tuple[Goal, str]:
+    """Start the agent a few times; return the goal and the section."""
+    seconds = list(whole_agent.start_seconds(endpoint, _STARTS))
+    middle = statistics.median(seconds)
+    text = f"{min(seconds):.2f} s at best, {middle:.2f} s in the median of {_STARTS}, {max(seconds):.2f} s at worst."
+    return Goal(
+        "start until the first call is captured at most 0.5 s", f"{middle:.2f} s", middle <= 0.5
+    ), text
+
+
+def main() -> None:
+    """Measure everything, print it and write it."""
+    parser = argparse.ArgumentParser(description="Measure what otel-sysexit costs.")
+    parser.add_argument("--rounds", type=int, default=_ROUNDS, help="visits of each row of the first table")
+    parser.add_argument("--output", type=Path, default=ROOT / "docs" / "overhead.md")
+    options = parser.parse_args()
+    if os.geteuid() != 0:
+        sys.exit("make bench needs root: the programs in the kernel do")
+    install_tools()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        with collector.started(folder) as sink:
+            ratio, calls = measure_calls(folder, sink.endpoint, options.rounds)
+            start, starts = measure_start(sink.endpoint)
+            million, long_run = measure_million(folder / "getppid", sink.endpoint)
+        cpu, spans = measure_pipeline()
+    goals = table(["goal", "measured", ""], [goal.row() for goal in (ratio, cpu, *million, start)])
+    text = _READING.format(
+        machine=describe(),
+        date=f"{datetime.now(UTC):%Y-%m-%d}",
+        collector=sink.name,
+        rounds=options.rounds,
+        goals=goals,
+        calls=calls,
+        spans=spans,
+        million=long_run,
+        starts=starts,
+    )
+    print(text)
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    options.output.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

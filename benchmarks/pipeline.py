@@ -1,0 +1,149 @@
+"""
+The agent's Python path alone: recorded bytes in a ring → identified, placed and encoded as OTLP requests.
+
+The ring is made by hand: committed records as the kernel would leave them, so that each case is the same in every run.
+CPU time is this thread's. Nothing is sent.
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from otel_sysexit.calls import BenignErrors, Decoder
+from otel_sysexit.config import BENIGN_ERRORS
+from otel_sysexit.kernel import records
+from otel_sysexit.kernel.ring import Ring
+from otel_sysexit.otlp.spans import SpanEncoder
+from otel_sysexit.processes import Processes
+from otel_sysexit.syscalls import Abi, number_of
+from otel_sysexit.traces import Tree
+
+ROUND_CALLS = 8_192
+"""What the agent takes from the ring at once when there is plenty."""
+BATCHES_A_CASE = 4
+_FIRST_PID = 1 << 23
+"""No pid is that high: nothing of this machine is read from /proc."""
+_WITH_PATH = {"openat": 2, "newfstatat": 2, "access": 1, "readlink": 1, "stat": 1, "statx": 2, "unlink": 1}
+_WITHOUT_PATH = (
+    "read write close mmap munmap mprotect brk futex poll epoll_wait recvfrom sendto lseek ioctl fcntl fstat"
+    " getrandom rt_sigaction rt_sigprocmask clock_nanosleep getdents64 pread64 pwrite64"
+)
+MIX = (*_WITH_PATH, *_WITHOUT_PATH.split())
+"""30 calls as programs make them; every fourth or so has a path."""
+_FAILURES = (-2, -11, -13)
+
+
+@dataclass(frozen=True)
+class Case:
+    """What the calls of a batch are like."""
+
+    title: str
+    names: Sequence[str]
+    processes: int
+    calls: int = ROUND_CALLS
+
+
+CASES = (
+    Case("getppid only, 1 process", ("getppid",), 1),
+    Case("30 kinds with paths, 1 process", MIX, 1),
+    Case("30 kinds with paths, 100 processes", MIX, 100),
+    Case("30 kinds with paths, 1,000 processes", MIX, 1_000),
+    Case("30 kinds with paths, 1 process, batches of 2,000", MIX, 1, 2_000),
+)
+
+
+def _ring(rows: np.ndarray) -> Ring:
+    """Return a ring that holds *rows*, committed, and no space for more."""
+    stride = 8 + rows.itemsize
+    data = np.zeros(1 << (len(rows) * stride - 1).bit_length(), np.uint8)
+    lines = data[: len(rows) * stride].reshape(len(rows), stride)
+    lines[:, 0:4] = np.frombuffer(np.uint32(rows.itemsize).tobytes(), np.uint8)
+    lines[:, 8:] = rows.view(np.uint8).reshape(len(rows), rows.itemsize)
+    produced = np.uint64(lines.size).tobytes()
+    return Ring(bytearray(8), produced, np.tile(data, 2), rows.dtype)
+
+
+def _processes(count: int) -> np.ndarray:
+    """Return a TASK record for the start of each process."""
+    tasks = np.zeros(count, records.TASK)
+    tasks["tgid"] = tasks["tid"] = tasks["previous_tid"] = _FIRST_PID + np.arange(count)
+    tasks["parent_tgid"] = 1
+    tasks["kind"] = records.TaskKind.PROCESS_START
+    tasks["time_ns"] = tasks["start_ns"] = 1 + np.arange(count)
+    tasks["comm"][:, :6] = np.frombuffer(b"worker", np.uint8)
+    return tasks
+
+
+def _calls(case: Case, chance: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Return CALL records and the STRING records that belong to them."""
+    count = case.calls
+    calls = np.zeros(count, records.CALL)
+    kind = chance.integers(0, len(case.names), count)
+    numbers = np.array([number_of(name, Abi.X86_64) for name in case.names])
+    calls["nr"] = numbers[kind]
+    calls["restarted_nr"] = -1
+    calls["tgid"] = calls["tid"] = _FIRST_PID + chance.integers(0, case.processes, count)
+    calls["start_ns"] = 1_000_000 + np.arange(count) * 1_000
+    calls["duration_ns"] = chance.integers(200, 1_000_000, count)
+    calls["args"] = chance.integers(0, 1 << 47, (count, 6))
+    calls["kind_flags"] = records.HAS_ARGS
+    has_path = np.isin(kind, [index for index, name in enumerate(case.names) if name in _WITH_PATH])
+    fails = chance.random(count) < 0.03
+    calls["ret"] = np.where(fails, chance.choice(_FAILURES, count), chance.integers(0, 4_096, count))
+    rows = np.flatnonzero(has_path)
+    calls["kind_flags"][rows] |= records.HAS_STRING
+    calls["string_seq"][rows] = 1 + np.arange(len(rows))
+    strings = np.zeros(len(rows), records.STRING)
+    strings["seq"] = calls["string_seq"][rows]
+    for row in range(len(rows)):
+        path = b"/usr/lib/python3/dist-packages/"[: 8 + row % 24] + b"%d.so" % (row % 997)
+        strings["length"][row] = len(path)
+        strings["text"][row, : len(path)] = np.frombuffer(path, np.uint8)
+    return calls, strings
+
+
+class Pipeline:
+    """The stages of one case, warm as those of an agent that has run a while."""
+
+    def __init__(self, case: Case) -> None:
+        self.case = case
+        chance = np.random.default_rng(20_260_101)
+        self._batches = [_calls(case, chance) for _ in range(BATCHES_A_CASE)]
+        self._decoder = Decoder(BenignErrors(BENIGN_ERRORS))
+        self._processes = Processes(self._decoder.clock.offset_ns())
+        self._processes.learn(_processes(case.processes), {}, 0)
+        self._tree = Tree()
+        self._encoder = SpanEncoder({})
+        self.bytes_a_span = 0.0
+
+    def run(self) -> float:
+        """Take every batch from a ring to bytes once; return ns of CPU a span."""
+        spent = size = 0
+        for calls, strings in self._batches:
+            call_ring, string_ring = _ring(calls), _ring(strings)
+            before = time.thread_time_ns()
+            raw_calls = call_ring.read(len(calls))
+            self._decoder.add_strings(string_ring.read(len(strings)))
+            identified = self._processes.identify(self._decoder.decode(raw_calls))
+            placement = self._tree.place(identified)
+            requests = list(self._encoder.encode(identified, placement, ()))
+            spent += time.thread_time_ns() - before
+            assert sum(request.calls for request in requests) == len(calls)
+            size += sum(len(request.body) for request in requests)
+        count = BATCHES_A_CASE * self.case.calls
+        self.bytes_a_span = size / count
+        return spent / count
+
+
+def measure(rounds: int) -> Iterator[tuple[Pipeline, list[float]]]:
+    """Yield for each case its pipeline and the ns of CPU a span, by round; cases are interleaved."""
+    pipelines = [Pipeline(case) for case in CASES]
+    taken: dict[Pipeline, list[float]] = {pipeline: [] for pipeline in pipelines}
+    chance = np.random.default_rng()
+    for number in range(1 + rounds):
+        for index in chance.permutation(len(pipelines)).tolist():
+            ns = pipelines[index].run()
+            if number:  # the first time is for templates and caches
+                taken[pipelines[index]].append(ns)
+    yield from taken.items()

@@ -1,0 +1,183 @@
+"""What a call costs while this or that is attached: bare, two empty programs, we in several modes, other tools."""
+
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from machine import (
+    ENVIRONMENT,
+    HERE,
+    ROOT,
+    is_quiet,
+    links,
+    loop_cpu,
+    numbers,
+    run,
+    wait_for_quiet,
+    wait_until,
+)
+
+AGENT: Final = [sys.executable, "-m", "otel_sysexit"]
+_BCC_PYTHON: Final = "/usr/bin/python3"
+_LINKS_OF_THE_AGENT: Final = 6
+_VISITS: Final = 3
+"""How often a visit is tried when others attached BPF programs meanwhile."""
+_SETTLE_SECONDS: Final = 0.05
+"""The kernel takes a moment to forget a program after its last descriptor was closed."""
+_LEDGER: Final = re.compile(rb"seen (\d+) = .* emitted (\d+) \+ dropped (\d+) .*= delivered (\d+) \+")
+_BPFTRACE: Final = """
+tracepoint:raw_syscalls:sys_enter /pid == cpid/ { @start[tid] = nsecs; }
+tracepoint:raw_syscalls:sys_exit /@start[tid]/ {
+    printf("%d %d %d %d\\n", tid, args->id, args->ret, nsecs - @start[tid]);
+    delete(@start[tid]);
+}
+"""
+# perf and bpftrace need tracefs, which is not mounted everywhere; in a mount namespace nobody else sees it.
+_TRACEFS: Final = (
+    *("unshare", "--mount", "sh", "-c"),
+    'mountpoint -q /sys/kernel/tracing || mount -t tracefs tracefs /sys/kernel/tracing; exec "$@"',
+    "sh",
+)
+
+
+@dataclass(frozen=True)
+class Loop:
+    """How the calls of one visit are made."""
+
+    program: Path
+    chunks: int = 20
+    calls: int = 5_000
+    pause_us: int = 0
+
+    def command(self) -> list[str]:
+        """Return its command line."""
+        return [str(self.program), *(str(n) for n in (loop_cpu(), self.chunks, self.calls, self.pause_us))]
+
+
+@dataclass
+class Variant:
+    """One row of the table."""
+
+    title: str
+    visit: Callable[[], bytes]
+    """Attaches, lets the loop run, detaches; returns what the loop printed."""
+    ns: list[float] = field(default_factory=list)
+    """Of each chunk of each visit, per call."""
+    note: str = ""
+
+    def measure(self) -> None:
+        """Visit once, again if others attached something meanwhile."""
+        for attempt in range(_VISITS):
+            wait_for_quiet()
+            printed = self.visit()
+            time.sleep(_SETTLE_SECONDS)
+            if is_quiet() or attempt == _VISITS - 1:
+                self.ns += numbers(printed)
+                return
+
+
+class Variants:
+    """All rows, measured in turn."""
+
+    def __init__(self, program: Path, endpoint: str) -> None:
+        """*program* is the compiled loop, *endpoint* a collector's for gRPC."""
+        self._loop = Loop(program).command()
+        self._program = program
+        self._endpoint = endpoint
+        self.emitted = self.dropped = self.delivered = 0
+        """Of full emission, over all visits."""
+        self.rows = [
+            Variant("bare", lambda: run(self._loop).stdout),
+            Variant("two empty programs", self._empty_pair),
+            Variant("otel-sysexit, attached to another process", self._other_target),
+            Variant("otel-sysexit, call not in the set", self._filtered_out),
+            Variant("otel-sysexit, to a collector", self._full),
+            *self._tools(),
+        ]
+
+    def measure(self, rounds: int) -> None:
+        """Measure every row *rounds* times, in a new order each time."""
+        chance = np.random.default_rng()
+        for number in range(rounds):
+            print(f"\rround {number + 1} of {rounds} ", end="", file=sys.stderr, flush=True)
+            for index in chance.permutation(len(self.rows)).tolist():
+                if not self.rows[index].note:
+                    self.rows[index].measure()
+        print(file=sys.stderr)
+
+    def _empty_pair(self) -> bytes:
+        command = [_BCC_PYTHON, HERE / "empty_pair.py", ROOT / "bpf"]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as pair:
+            if pair.stdout is None or not pair.stdout.readline():
+                raise RuntimeError("the two empty programs were not attached")
+            printed = run(self._loop).stdout
+            pair.communicate()
+        return printed
+
+    def _other_target(self) -> bytes:
+        with subprocess.Popen(["sleep", "600"]) as other:
+            command = [*AGENT, "attach", "--quiet", "--exporter", "none", "--pid", str(other.pid)]
+            with subprocess.Popen(command, env=ENVIRONMENT) as agent:
+                wait_until(lambda: links(agent.pid) == _LINKS_OF_THE_AGENT, "attached")
+                time.sleep(_SETTLE_SECONDS)  # it adds its target then
+                printed = run(self._loop).stdout
+                agent.terminate()
+            other.terminate()
+        return printed
+
+    def _filtered_out(self) -> bytes:
+        options = ("--quiet", "--exporter", "none", "--syscalls", "openat")
+        return run([*AGENT, "run", *options, "--", *self._loop]).stdout
+
+    def _full(self) -> bytes:
+        options = ("--endpoint", self._endpoint, "--protocol", "grpc")
+        done = run([*AGENT, "run", *options, "--", *self._loop])
+        _, emitted, dropped, delivered = ledger(done.stderr)
+        self.emitted += emitted
+        self.dropped += dropped
+        self.delivered += delivered
+        return done.stdout
+
+    def _tools(self) -> list[Variant]:
+        # Short visits: these are slow. Pauses: what does not fit their buffers would be lost and cost nothing.
+        stopped = Loop(self._program, calls=500).command()
+        streamed = Loop(self._program, calls=1_000, pause_us=30_000).command()
+        rows = [
+            _tool("`strace -c`", ["strace", "-c", "-o", "/dev/null", *stopped]),
+            _tool("`strace`", ["strace", "-o", "/dev/null", *stopped]),
+            _tool("`perf trace`", [*_TRACEFS, "perf", "trace", "-o", "/dev/null", "--", *streamed]),
+            _tool(
+                "bpftrace, printing each call",
+                [*_TRACEFS, "bpftrace", "-o", "/dev/null", "-e", _BPFTRACE, "-c", " ".join(streamed)],
+            ),
+        ]
+        for row in rows:
+            if not row.note and not row.visit():
+                row.note = "does not work here"
+        return rows
+
+
+def _tool(title: str, command: Sequence[str]) -> Variant:
+    name = next(word for word in command if word in ("strace", "perf", "bpftrace"))
+    return Variant(title, lambda: run(command).stdout, note="" if shutil.which(name) else "not installed")
+
+
+def ledger(stderr: bytes) -> tuple[int, int, int, int]:
+    """
+    Return seen, emitted, dropped and delivered from the agent's last line.
+
+    Raises:
+        RuntimeError: there is no such line.
+    """
+    found = _LEDGER.search(stderr)
+    if found is None:
+        raise RuntimeError(f"the agent said no ledger: {stderr.decode(errors='replace')}")
+    seen, emitted, dropped, delivered = map(int, found.groups())
+    return seen, emitted, dropped, delivered

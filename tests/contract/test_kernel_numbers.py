@@ -1,0 +1,52 @@
+"""Numbers of the kernel's interface that Python code spells out, as the host's headers have them."""
+
+import platform
+import shutil
+import subprocess
+
+import pytest
+
+from otel_sysexit.kernel import loader, maps
+
+MACHINE = platform.machine()
+# C expression -> what Python has for it, on this machine.
+NUMBERS = {
+    "__NR_bpf": maps._SYSCALL_NUMBER[MACHINE],
+    "(__NR_bpf)": loader._BPF_SYSCALL_NUMBER[MACHINE],
+    "__NR_membarrier": maps._MEMBARRIER[MACHINE],
+    "MEMBARRIER_CMD_GLOBAL": maps._MEMBARRIER_CMD_GLOBAL,
+    "BPF_MAP_LOOKUP_ELEM": maps._LOOKUP,
+    "BPF_MAP_UPDATE_ELEM": maps._UPDATE,
+    "BPF_MAP_DELETE_ELEM": maps._DELETE,
+    "BPF_MAP_GET_NEXT_KEY": maps._GET_NEXT_KEY,
+    "BPF_NOEXIST": maps._NOEXIST,
+    "BPF_MAP_CREATE": loader._BPF_MAP_CREATE,
+    "BPF_MAP_TYPE_RINGBUF": loader._BPF_MAP_TYPE_RINGBUF,
+    "offsetof(union bpf_attr,map_fd)": maps._ElementAttributes.map_fd.offset,
+    "offsetof(union bpf_attr,key)": maps._ElementAttributes.key.offset,
+    "offsetof(union bpf_attr,value)": maps._ElementAttributes.value.offset,
+    "offsetof(union bpf_attr,flags)": maps._ElementAttributes.flags.offset,
+}
+HEADERS = ("stddef.h", "stdio.h", "linux/bpf.h", "linux/membarrier.h", "sys/syscall.h")
+
+
+@pytest.fixture(scope="module")
+def in_c(tmp_path_factory: pytest.TempPathFactory) -> dict[str, int]:
+    """The numbers as a C program prints them."""
+    compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+    if compiler is None:
+        pytest.skip("no C compiler")
+    folder = tmp_path_factory.mktemp("numbers")
+    source, program = folder / "numbers.c", folder / "numbers"
+    lines = [f"#include <{header}>" for header in HEADERS]
+    lines += ["int main(void) {", *(f'printf("%d\\n", (int)({name}));' for name in NUMBERS), "return 0; }"]
+    source.write_text("\n".join(lines))
+    subprocess.run([compiler, "-Wall", "-Werror", "-o", program, source], check=True)
+    answer = subprocess.run([program], check=True, capture_output=True, text=True).stdout
+    return dict(zip(NUMBERS, map(int, answer.split()), strict=True))
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_a_number_is_the_kernels(in_c, name):
+    """Numbers of calls, commands and offsets are those of the host's headers."""
+    assert NUMBERS[name] == in_c[name]

@@ -1,0 +1,408 @@
+"""
+The machinery of the live tests: real programs under the real command line, judged from outside.
+
+A program in `programs/` prints what it knows to be true about itself (its *facts*: programs/facts.h).
+The fixture `trace` runs it under `otel-sysexit run` and returns a `Trace`: exit status, facts, spans,
+ledger. Every trace is checked once by `Trace.assert_sound` for what must hold whatever the program does.
+Equal runs are made once in a session; the tests that look at them make one claim each.
+"""
+
+import ctypes
+import errno
+import json
+import os
+import platform
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from otlp_json import STATUS_ERROR, STATUS_UNSET, Span, read_spans
+
+import otel_sysexit
+
+PROGRAMS = Path(__file__).parent / "programs"
+CFLAGS = ["-O1", "-Wall", "-Werror", "-pthread"]
+OTEL_SYSEXIT = [sys.executable, "-m", "otel_sysexit"]
+DEADLINE_S = 60
+
+# The offset between the clocks is sampled once a second; the real-time clock may be slewed meanwhile.
+CLOCK_TOLERANCE_NS = 1_000_000
+
+LEDGER = re.compile(
+    r"^otel-sysexit: ledger: seen (?P<seen>\d+) = filtered (?P<filtered>\d+) \+ emitted (?P<emitted>\d+) "
+    r"\+ dropped (?P<dropped>\d+) \+ in flight (?P<in_flight>\d+); "
+    r"emitted \d+ = delivered (?P<delivered>\d+) \+ undelivered (?P<undelivered>\d+); "
+    r"unpaired (?P<unpaired>\d+)$",
+    re.MULTILINE,
+)
+BENIGN = {errno.EAGAIN, errno.EINPROGRESS, errno.EALREADY, errno.EINTR}
+
+
+def pytest_collection_modifyitems(items):
+    """Mark every test of this folder as live."""
+    for item in items:
+        if PROGRAMS.parent in item.path.parents:
+            item.add_marker(pytest.mark.live)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def live():
+    """Skip what needs root and BPF where these are missing; fail there when live tests are mandatory."""
+    reason = _why_impossible()
+    if reason and os.environ.get("OTEL_SYSEXIT_LIVE_TESTS") == "1":
+        pytest.fail(f"live tests are mandatory (OTEL_SYSEXIT_LIVE_TESTS=1), but {reason}")
+    if reason:
+        pytest.skip(f"{reason}; OTEL_SYSEXIT_LIVE_TESTS=1 makes this a failure")
+
+
+def _why_impossible() -> str | None:
+    """Return why BPF programs cannot be run here, None if they can."""
+    if platform.system() != "Linux" or platform.machine() != "x86_64":
+        return "the programs are written for Linux on x86_64"
+    if os.geteuid() != 0:
+        return "live tests need root"
+    if not Path("/sys/kernel/btf/vmlinux").exists():
+        return "the kernel has no BTF"
+    bcc = [python for python in (sys.executable, "/usr/bin/python3") if _has_bcc(python)]
+    return None if bcc and _can_create_ring() else "bcc is not installed" if not bcc else "BPF is refused"
+
+
+def _has_bcc(python: str) -> bool:
+    question = [python, "-c", "from bcc import BPF"]
+    try:
+        return subprocess.run(question, check=False, stderr=subprocess.DEVNULL).returncode == 0
+    except FileNotFoundError:
+        return False
+
+
+def _can_create_ring() -> bool:
+    """Return whether bpf(2) creates a small ring buffer (BPF_MAP_CREATE, BPF_MAP_TYPE_RINGBUF)."""
+    attributes = (ctypes.c_uint32 * 32)(27, 0, 0, 4096)
+    descriptor = ctypes.CDLL(None).syscall(321, 0, ctypes.byref(attributes), ctypes.sizeof(attributes))
+    if descriptor >= 0:
+        os.close(descriptor)
+    return descriptor >= 0
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """The numbers of the line that ends every run."""
+
+    seen: int
+    filtered: int
+    emitted: int
+    dropped: int
+    in_flight: int
+    delivered: int
+    undelivered: int
+    unpaired: int
+
+    @classmethod
+    def parse(cls, stderr: str) -> "Ledger":
+        """Read the one ledger line of what was printed on stderr."""
+        lines = list(LEDGER.finditer(stderr))
+        assert len(lines) == 1, f"expected one ledger line in:\n{stderr}"
+        return cls(**{name: int(value) for name, value in lines[0].groupdict().items()})
+
+
+@dataclass
+class Trace:
+    """What came out of one run: facts by the program, spans by us."""
+
+    status: int
+    stdout: bytes
+    stderr: str
+    spans: list[Span]
+    is_run: bool = True
+
+    def __post_init__(self):
+        self.ledger = Ledger.parse(self.stderr)
+        self.clock_offset_ns = clock_offset_ns()
+        self.facts = [json.loads(line) for line in self.stdout.splitlines() if line.startswith(b'{"')]
+
+    def assert_sound(self):
+        """Check what holds for every trace, whatever the program did."""
+        self._assert_accounts()
+        self._assert_tree()
+        self._assert_one_call_at_a_time()
+        assert not [fact for fact in self.facts if "failed" in fact], "the program itself failed"
+
+    def _assert_accounts(self):
+        ledger = self.ledger
+        assert ledger.seen == ledger.filtered + ledger.emitted + ledger.dropped + ledger.in_flight, ledger
+        assert ledger.emitted == ledger.delivered + ledger.undelivered, ledger
+        assert ledger.delivered == len(self.calls()), ledger
+
+    def _assert_tree(self):
+        by_id = {span.span_id: span for span in self.spans}
+        assert len(by_id) == len(self.spans), "a span id is used twice"
+        for span in self.spans:
+            assert span.end >= span.start > 0, span
+            assert span.trace_id.strip("0"), span
+            if span.is_call or span.parent_id:
+                parent = by_id[span.parent_id]
+                assert parent.trace_id == span.trace_id, span
+                assert not parent.is_call, span
+                assert span.start >= parent.start - CLOCK_TOLERANCE_NS, (span, parent)
+                assert not span.is_call or span.pid == parent.pid, (span, parent)
+                assert not span.is_call or span.end <= parent.end + CLOCK_TOLERANCE_NS, (span, parent)
+        if self.is_run:
+            assert len({span.trace_id for span in self.spans}) == 1, "a run is one trace"
+            assert len([span for span in self.spans if not span.parent_id]) == 1, "a trace has one root"
+
+    def _assert_one_call_at_a_time(self):
+        threads = defaultdict(list)
+        for span in self.calls():
+            threads[span.pid, span.tid].append(span)
+        for spans in threads.values():
+            for earlier, later in pairwise(spans):
+                assert earlier.end <= later.start, f"a thread in two calls at once: {earlier} {later}"
+
+    def calls(self, name: str | None = None, **wanted: Any) -> list[Span]:
+        """Return the call spans in order of their start, those of this name and these properties only."""
+        chosen = [span for span in self.spans if span.is_call and name in {None, span.name}]
+        chosen = [span for span in chosen if all(getattr(span, key) == wanted[key] for key in wanted)]
+        return sorted(chosen, key=lambda span: (span.start, span.end))
+
+    def processes(self, **wanted: Any) -> list[Span]:
+        """Return the process spans in order of their start, those with these properties only."""
+        chosen = [span for span in self.spans if not span.is_call]
+        chosen = [span for span in chosen if all(getattr(span, key) == wanted[key] for key in wanted)]
+        return sorted(chosen, key=lambda span: span.start)
+
+    def facts_of(self, key: str, value: Any = None) -> list[dict[str, Any]]:
+        """Return the facts that have this key, with this value if one is given."""
+        return [fact for fact in self.facts if key in fact and value in {None, fact[key]}]
+
+    def fact(self, key: str, value: Any = None, **more: Any) -> dict[str, Any]:
+        """Return the only fact that has this key, with this value if one is given."""
+        (fact,) = [
+            fact for fact in self.facts_of(key, value) if all(fact[name] == more[name] for name in more)
+        ]
+        return fact
+
+    def span_of(self, fact: dict[str, Any], number: int | None = None) -> Span:
+        """
+        Return the span of the call that a fact reports.
+
+        It is the one of the fact's thread and number (or the number given) that ends nearest to the
+        program's reading after it, or begins nearest to the one before it where there is no other;
+        that it lies within the readings is asserted.
+        """
+        number = fact["nr"] if number is None else number
+        before = fact["before"] + self.clock_offset_ns
+        after = fact["after"] + self.clock_offset_ns if "after" in fact else None
+        candidates = self.calls(tid=fact["tid"], number=number)
+        assert candidates, f"no span for {fact}"
+        if after is None:
+            span = min(candidates, key=lambda span: abs(span.start - before))
+        else:
+            span = min(candidates, key=lambda span: abs(span.end - after))
+            assert span.end <= after + CLOCK_TOLERANCE_NS, (fact, span)
+        assert span.start >= before - CLOCK_TOLERANCE_NS, (fact, span)
+        return span
+
+    def assert_returned(
+        self, fact: dict[str, Any], name: str, abi: str = "x86_64", number: int | None = None
+    ):
+        """Check that the span of a finished call says what the program saw; return the span."""
+        span = self.span_of(fact, number)
+        ret = fact["ret"]
+        assert (span.name, span.attributes["syscall.name"], span.abi) == (name, name, abi)
+        assert span.return_value == ret
+        assert span.is_executed
+        assert not span.is_interrupted
+        assert span.errno == (-ret if -4096 < ret < 0 else None)
+        if span.errno is None or is_benign(name, span.errno):
+            assert (span.status, span.error_type) == (STATUS_UNSET, None), span
+        else:
+            assert (span.status, span.error_type) == (STATUS_ERROR, errno.errorcode[span.errno]), span
+        return span
+
+
+def is_benign(name: str, error: int) -> bool:
+    """Return whether a failure is one that happens every day and is no error."""
+    return error in BENIGN or (error == errno.ETIMEDOUT and name == "futex")
+
+
+def assert_without_result(span: Span):
+    """Check that a span claims no result: neither a value nor an error."""
+    assert (span.return_value, span.errno, span.error_type) == (None, None, None), span
+    assert span.status != STATUS_ERROR, span
+
+
+def clock_offset_ns() -> int:
+    """Return CLOCK_REALTIME minus CLOCK_BOOTTIME in ns."""
+    return time.clock_gettime_ns(time.CLOCK_REALTIME) - time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+
+
+def wait_until(condition, what: str, deadline_s: float = 20):
+    """Return the condition's first true value; fail when none comes before the deadline."""
+    end = time.monotonic() + deadline_s
+    while True:
+        value = condition()
+        if value:
+            return value
+        assert time.monotonic() < end, f"waited {deadline_s} s in vain for {what}"
+        time.sleep(0.005)
+
+
+@pytest.fixture(scope="session")
+def eventually():
+    """Give tests `wait_until(condition, what, deadline_s)`."""
+    return wait_until
+
+
+@pytest.fixture(scope="session")
+def without_result():
+    """Give tests `assert_without_result(span)`."""
+    return assert_without_result
+
+
+@pytest.fixture(scope="session")
+def environment():
+    """Return the environment for agents and programs: nothing in it configures OpenTelemetry or us."""
+    chosen = {name: value for name, value in os.environ.items() if not name.startswith("OTEL_")}
+    # Whether installed or not: the agent of a test in another folder is the one that pytest would import.
+    return {**chosen, "PYTHONPATH": str(Path(otel_sysexit.__file__).parents[1])}
+
+
+@pytest.fixture(scope="session")
+def build(tmp_path_factory):
+    """Return a function that compiles a program of `programs/`, once a session, and gives its path."""
+    folder = tmp_path_factory.mktemp("programs")
+
+    def compile_program(name: str, *, is_32_bit: bool = False) -> Path:
+        binary = folder / (f"{name}32" if is_32_bit else name)
+        if not binary.exists():
+            flags = [*CFLAGS, *(["-m32", "-static"] if is_32_bit else [])]
+            subprocess.run(["cc", *flags, "-o", binary, PROGRAMS / f"{name}.c"], check=True)
+        return binary
+
+    return compile_program
+
+
+@pytest.fixture(scope="session")
+def build32(build, tmp_path_factory):
+    """Return a function that compiles a static i386 program; skip where the compiler cannot."""
+    source = tmp_path_factory.mktemp("probe") / "probe.c"
+    source.write_text("#include <stdio.h>\nint main(void) { return 0; }\n")
+    command = ["cc", "-m32", "-static", "-o", source.with_suffix(""), source]
+    if subprocess.run(command, check=False, stderr=subprocess.DEVNULL).returncode:
+        pytest.skip("the compiler makes no static i386 programs: install gcc-multilib")
+    return lambda name: build(name, is_32_bit=True)
+
+
+@pytest.fixture(scope="session")
+def run_traced(tmp_path_factory, environment):
+    """
+    Return a function that runs a command line under `otel-sysexit run` and gives its `Trace`.
+
+    Further options of ours come as `options`; what else is given goes to `subprocess.run`.
+    """
+    folder = tmp_path_factory.mktemp("traces")
+
+    def run(*command: str | Path, options: tuple[str, ...] = (), **more: Any) -> Trace:
+        output = folder / f"{len(list(folder.iterdir()))}.jsonl"
+        finished = subprocess.run(
+            [*OTEL_SYSEXIT, "run", "-o", output, *options, "--", *command],
+            check=False,
+            capture_output=True,
+            timeout=DEADLINE_S,
+            **{"env": environment, **more},
+        )
+        stderr = finished.stderr.decode()
+        assert output.exists(), f"no output; status {finished.returncode}, stderr:\n{stderr}"
+        trace = _checked(Trace(finished.returncode, finished.stdout, stderr, read_spans(output)))
+        assert (trace.ledger.dropped, trace.ledger.undelivered, trace.ledger.in_flight) == (0, 0, 0)
+        return trace
+
+    return run
+
+
+def _checked(trace: Trace) -> Trace:
+    trace.assert_sound()
+    return trace
+
+
+@pytest.fixture(scope="session")
+def make_trace():
+    """Return a function that makes a checked `Trace` of what an `attach` left: status, texts, file."""
+    return lambda status, stdout, stderr, output: _checked(
+        Trace(status, stdout, stderr, read_spans(output), is_run=False)
+    )
+
+
+@pytest.fixture(scope="session")
+def trace(build, run_traced):
+    """
+    Return a function that runs a program of `programs/` under us and gives its `Trace`.
+
+    The same program with the same arguments is run once in a session.
+    """
+    traces: dict[Any, Trace] = {}
+
+    def run(program: str, *arguments: str, options: tuple[str, ...] = ()) -> Trace:
+        key = (program, arguments, options)
+        if key not in traces:
+            traces[key] = run_traced(build(program), *arguments, options=options)
+        return traces[key]
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def trace32(build32, run_traced):
+    """Return the same as `trace` for programs compiled as static i386 ones."""
+    traces: dict[Any, Trace] = {}
+
+    def run(program: str, *arguments: str | Path, options: tuple[str, ...] = ()) -> Trace:
+        key = (program, arguments, options)
+        if key not in traces:
+            traces[key] = run_traced(build32(program), *arguments, options=options)
+        return traces[key]
+
+    return run
+
+
+@pytest.fixture
+def invoke(environment, tmp_path):
+    """Return a function that runs one command line of ours to its end, in an empty folder."""
+
+    def run(*arguments: str | Path, **more: Any) -> subprocess.CompletedProcess:
+        settings = {"capture_output": True, "cwd": tmp_path, "env": environment, **more}
+        return subprocess.run([*OTEL_SYSEXIT, *arguments], check=False, timeout=DEADLINE_S, **settings)
+
+    return run
+
+
+@pytest.fixture
+def start(environment):
+    """Return a function that starts a process with pipes; what still runs at the test's end is killed."""
+    started = []
+
+    def start_process(*command: str | Path, **more: Any) -> subprocess.Popen:
+        pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+        process = subprocess.Popen(command, **{**pipes, "env": environment, **more})
+        started.append(process)
+        return process
+
+    yield start_process
+    for process in started:
+        if process.poll() is None:
+            process.send_signal(signal.SIGKILL)
+        process.communicate()
+
+
+@pytest.fixture
+def start_agent(start):
+    """Return the same as `start` for a command line of ours."""
+    return lambda *arguments, **more: start(*OTEL_SYSEXIT, *arguments, **more)

@@ -1,0 +1,30 @@
+/* exit_group leader|thread: ends a process whose other threads are blocked in various calls. */
+#include "blocked.h"
+
+static void *end_all(void *unused)
+{
+	wait_for_blockers(-1);
+	announce("exit_group", SYS_exit_group);
+	syscall(SYS_exit_group, 5);
+	return unused;
+}
+
+static void *end_all_but_leader(void *unused)
+{
+	wait_blocked(getpid(), getpid(), SYS_pause);
+	return end_all(unused);
+}
+
+int main(int argc, char **argv)
+{
+	pthread_t thread;
+
+	start_blockers(-1);
+	if (argc < 2 || strcmp(argv[1], "thread") != 0)
+		end_all(NULL);
+	if (pthread_create(&thread, NULL, end_all_but_leader, NULL))
+		fail("pthread_create");
+	announce("leader's pause", SYS_pause);
+	syscall(SYS_pause);
+	return 1;
+}

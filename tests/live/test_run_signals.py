@@ -1,0 +1,144 @@
+"""Signals reach the command that `run` started: those sent to us, and those of the terminal once."""
+
+import contextlib
+import fcntl
+import json
+import os
+import pty
+import signal
+import termios
+from pathlib import Path
+
+import pytest
+
+SENT = [signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2]
+
+
+def next_fact(stream):
+    """Return the next line of a program's output as a fact; fail at its end."""
+    for line in iter(stream.readline, b""):
+        if line.strip().startswith(b'{"'):
+            return json.loads(line)
+    raise AssertionError("the program ended")
+
+
+@pytest.mark.parametrize("number", SENT)
+def test_a_signal_to_us_reaches_the_command(start_agent, build, tmp_path, number):
+    """A signal sent to us is the command's, which decides what becomes of it."""
+    agent = start_agent("run", "-o", tmp_path / "o", "--", build("await_signal"))
+    next_fact(agent.stdout)
+    agent.send_signal(number)
+
+    assert next_fact(agent.stdout) == {"signal": number}
+    assert agent.wait(timeout=60) == 40 + number
+
+
+def test_a_command_may_survive_sigterm(start_agent, build, tmp_path):
+    """We end when the command does, not when SIGTERM comes: it may have three of them."""
+    agent = start_agent("run", "-o", tmp_path / "o", "--", build("await_signal"), "3")
+    next_fact(agent.stdout)
+    for _ in range(3):
+        agent.send_signal(signal.SIGTERM)
+        assert next_fact(agent.stdout) == {"signal": signal.SIGTERM}
+
+    assert agent.wait(timeout=60) == 40 + signal.SIGTERM
+    assert (tmp_path / "o").stat().st_size > 0
+
+
+class Terminal:
+    """A pseudo terminal whose session's leader is a command line of ours."""
+
+    def __init__(self, start_agent, *arguments):
+        self.master, slave = pty.openpty()
+        self.text = b""
+        self.agent = start_agent(
+            *arguments,
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+        )
+        os.close(slave)
+        os.set_blocking(self.master, False)
+
+    def press(self, key: bytes):
+        """Type a key."""
+        os.write(self.master, key)
+
+    def shows(self, text: bytes, count: int = 1) -> bool:
+        """Return whether the text has appeared so often."""
+        # EIO means that nobody has the other end open any more.
+        with contextlib.suppress(OSError):
+            self.text += os.read(self.master, 65536)
+        return self.text.count(text) >= count
+
+    def close(self):
+        """Hang up."""
+        os.close(self.master)
+
+
+@pytest.fixture
+def terminal(start_agent, build, tmp_path, eventually):
+    """Return a function that starts await_signal under us on a terminal and waits until it is ready."""
+    opened = []
+
+    def open_terminal(count: int) -> Terminal:
+        shown = Terminal(start_agent, "run", "-o", tmp_path / "o", "--", build("await_signal"), str(count))
+        opened.append(shown)
+        eventually(lambda: shown.shows(b'"ready"'), "the program to be ready")
+        return shown
+
+    yield open_terminal
+    for each in opened:
+        each.close()
+
+
+def pid_of(terminal: Terminal) -> int:
+    """Return the pid that the program on the terminal printed."""
+    (line,) = [line for line in terminal.text.splitlines() if b'"ready"' in line]
+    return json.loads(line)["ready"]
+
+
+def test_ctrl_c_goes_to_the_command(terminal, eventually):
+    """Ctrl-C on the terminal is the command's SIGINT; its exit status is ours."""
+    shown = terminal(1)
+    shown.press(b"\x03")
+
+    eventually(lambda: shown.shows(b'{"signal": 2}'), "the command's SIGINT")
+    eventually(lambda: shown.shows(b"ledger:"), "our last line")
+    assert shown.agent.wait(timeout=60) == 40 + signal.SIGINT
+
+
+def test_ctrl_c_comes_once(terminal, eventually):
+    """The command gets one SIGINT a key press: we do not pass on what the terminal sent it already."""
+    shown = terminal(2)
+    shown.press(b"\x03")
+    eventually(lambda: shown.shows(b'{"signal": 2}'), "the command's SIGINT")
+    # Sent to us, it is passed on after whatever we would still have passed on.
+    shown.agent.send_signal(signal.SIGTERM)
+
+    eventually(lambda: shown.shows(b'{"signal": 15}'), "the command's SIGTERM")
+    assert shown.text.count(b'{"signal": 2}') == 1
+    assert shown.agent.wait(timeout=60) == 40 + signal.SIGTERM
+
+
+def test_a_second_ctrl_c_ends_at_once(terminal, eventually):
+    """A second Ctrl-C ends us with 130, and the command though it takes no notice of any."""
+    shown = terminal(100)
+    shown.press(b"\x03")
+    eventually(lambda: shown.shows(b'{"signal": 2}'), "the command's SIGINT")
+    # Signals are not counted by the kernel: a second one before we took the first would be the same.
+    eventually(lambda: not is_pending(shown.agent.pid, signal.SIGINT), "our own SIGINT")
+    shown.press(b"\x03")
+
+    eventually(lambda: shown.shows(b"") and shown.agent.poll() is not None, "our end", 10)
+    assert shown.agent.returncode == 128 + signal.SIGINT
+    eventually(lambda: not Path(f"/proc/{pid_of(shown)}").exists(), "the command's end", 10)
+
+
+def is_pending(pid: int, number: int) -> bool:
+    """Return whether a signal waits to be taken by a process (proc(5), ShdPnd)."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    pending = next(line for line in status.splitlines() if line.startswith("ShdPnd:"))
+    return bool(int(pending.split()[1], 16) & 1 << (number - 1))

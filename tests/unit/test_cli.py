@@ -1,0 +1,191 @@
+"""The command line as a user meets it: every mistake is one line and a defined exit status."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import otel_sysexit
+from otel_sysexit.config import SETTINGS
+
+FAILURE = 125
+NO_PROCESS = str(2**22 - 1)  # the largest id that Linux may give out, and hardly ever does
+
+
+def otel_sysexit_cli(
+    *arguments: str, environ: dict[str, str] | None = None, python: tuple[str, ...] = ()
+) -> subprocess.CompletedProcess:
+    """Run the command line in a clean environment."""
+    return subprocess.run(
+        [sys.executable, *python, "-m", "otel_sysexit", *arguments],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        stdin=subprocess.DEVNULL,
+        env={"PATH": os.environ["PATH"], "LANG": "C.UTF-8"} | (environ or {}),
+        cwd=Path(otel_sysexit.__file__).parents[1],
+    )
+
+
+def assert_one_line(done: subprocess.CompletedProcess, *words: str, status: int = FAILURE) -> None:
+    """Assert that a run failed with one line of ours that has these words."""
+    assert done.stdout == ""
+    assert done.stderr.startswith("otel-sysexit: ")
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert [word for word in words if word not in done.stderr] == []
+    assert done.returncode == status
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], ["Missing command"]),
+        (["trace"], ["No such command 'trace'"]),
+        (["--bogus"], ["No such option '--bogus'"]),
+        (["run"], ["Missing argument 'COMMAND"]),
+        (["run", "--"], ["Missing argument 'COMMAND"]),
+        (["run", "--bogus", "--", "true"], ["No such option '--bogus'"]),
+        (["run", "--pid", "1", "--", "true"], ["No such option '--pid'"]),
+        (["run", "--ring-size"], ["'--ring-size' requires an argument"]),
+        (["run", "--syscalls", "opennat", "--", "true"], ["--syscalls", "'opennat'", "nearest: openat"]),
+        (["run", "--syscalls", "%nett", "--", "true"], ["'%nett'", "nearest: %net"]),
+        (["run", "--syscalls", "a\nb", "--", "true"], [r"'a\nb'"]),
+        (["run", "--min-duration", "5", "--", "true"], ["--min-duration: '5' is no duration"]),
+        (["run", "--endpoint", "ftp://c", "--", "true"], ["--endpoint: 'ftp://c' is no endpoint"]),
+        (["run", "--header", "nothing", "--", "true"], ["--header: 'nothing' is not name=value"]),
+        (["run", "-o", "/nowhere/file.jsonl", "--", "true"], ["/nowhere/file.jsonl", "No such file"]),
+        (["run", "-o", "/", "--", "true"], ["cannot write /", "Is a directory"]),
+        (["attach"], ["--pid PID"]),
+        (["attach", "--pid", "x"], ["--pid: 'x' is no process id"]),
+        (["attach", "--pid", NO_PROCESS], [f"there is no process {NO_PROCESS}"]),
+        (["attach", "--pid", "1", "--duration", "1d"], ["--duration: '1d' is no duration"]),
+        (["attach", "extra"], ["extra"]),
+    ],
+)
+def test_a_mistake_is_one_line(arguments, words):
+    """Whatever is wrong on the command line is said in one line, without a traceback, and ends with 125."""
+    assert_one_line(otel_sysexit_cli(*arguments), *words)
+
+
+@pytest.mark.parametrize(
+    ("environ", "words"),
+    [
+        ({"OTEL_SYSEXIT_SYSCALLS": "opennat"}, ["OTEL_SYSEXIT_SYSCALLS", "nearest: openat"]),
+        ({"OTEL_SYSEXIT_QUIET": "1"}, ["OTEL_SYSEXIT_QUIET: '1' is neither true nor false"]),
+        ({"OTEL_CONFIG_FILE": "otel.yaml"}, ["OTEL_CONFIG_FILE is set"]),
+        ({"OTEL_SYSEXIT_BCC_PYTHON": "/nowhere/python"}, ["/nowhere/python", "No such file"]),
+    ],
+)
+def test_a_mistake_in_the_environment_is_one_line(environ, words):
+    """A variable of ours that is wrong is named as an option would be."""
+    assert_one_line(otel_sysexit_cli("run", "--", "true", environ=environ), *words)
+
+
+def test_an_unknown_command_is_not_found():
+    """A command that is not there ends with 127, as in a shell."""
+    assert_one_line(
+        otel_sysexit_cli("run", "--", "no-such-command"), "no-such-command: command not found", status=127
+    )
+
+
+def test_a_file_without_permission_is_not_executed(tmp_path):
+    """A command that may not be executed ends with 126, as in a shell."""
+    (tmp_path / "data").touch()
+
+    assert_one_line(otel_sysexit_cli("run", "--", f"{tmp_path}/data"), "permission denied", status=126)
+
+
+def test_the_agent_does_not_trace_itself():
+    """Attaching to its own process is refused; a wrapper's exec keeps the process id."""
+    shell = f"exec {sys.executable} -m otel_sysexit attach --pid $$"
+    done = subprocess.run(
+        ["/bin/sh", "-c", shell],
+        check=False,
+        capture_output=True,
+        text=True,
+        cwd=Path(otel_sysexit.__file__).parents[1],
+    )
+
+    assert_one_line(done, "is this program itself")
+
+
+@pytest.mark.skipif(os.geteuid() == 0 and shutil.which("setpriv") is None, reason="root, and no setpriv")
+def test_without_privileges_it_says_what_is_needed(tmp_path):
+    """Who may not use BPF is told so in one line, and the command does not run."""
+    # Isolated from what this user cannot read: the package comes from a path that everyone may.
+    prefix = ["setpriv", "--bounding-set", "-all", "--inh-caps", "-all"] if os.geteuid() == 0 else []
+    trace = tmp_path / "ran"
+    done = subprocess.run(
+        [*prefix, sys.executable, "-m", "otel_sysexit", "run", "--", "touch", str(trace)],
+        check=False,
+        capture_output=True,
+        text=True,
+        cwd=Path(otel_sysexit.__file__).parents[1],
+    )
+
+    assert_one_line(done)
+    assert not trace.exists()
+
+
+@pytest.mark.parametrize("command", ["run", "attach"])
+def test_help_lists_every_option(command):
+    """--help names each option of the command, with its variables' origin and its default."""
+    done = otel_sysexit_cli(command, "--help")
+    options = [setting.flag for setting in SETTINGS if command in setting.commands]
+
+    assert done.returncode == 0
+    assert [option for option in options if option not in done.stdout] == []
+
+
+def test_help_lists_every_command():
+    """--help alone names the commands."""
+    done = otel_sysexit_cli("--help")
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "\n  attach " in done.stdout
+    assert "\n  run " in done.stdout
+
+
+def test_the_version_is_the_packages():
+    """--version prints one line."""
+    done = otel_sysexit_cli("--version")
+
+    assert (done.returncode, done.stdout) == (0, f"otel-sysexit {otel_sysexit.__version__}\n")
+
+
+def test_the_exporters_read_no_variables_of_their_own():
+    """Ours is the only reader of OTEL_EXPORTER_OTLP_*; a traced command gets all that was given to us."""
+    variables = {
+        "OTEL_EXPORTER_OTLP_TIMEOUT": "soon",
+        "OTEL_EXPORTER_OTLP_TRACES_HEADERS": "a=b",
+        "OTEL_X": "1",
+    }
+    code = """
+import os
+from otel_sysexit.__main__ import _ENVIRON as given
+for environ in (os.environ, given):
+    print([name for name in sorted(environ) if name.startswith("OTEL_")])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        check=True,
+        capture_output=True,
+        text=True,
+        env=variables,
+        cwd=Path(otel_sysexit.__file__).parents[1],
+    )
+
+    assert done.stdout == f"['OTEL_X']\n{sorted(variables)}\n"
+
+
+def test_starting_imports_no_compiler_and_no_exporter():
+    """What is slow to import is imported when it is needed: --help knows neither gRPC nor requests nor bcc."""
+    done = otel_sysexit_cli("--help", python=("-X", "importtime"))
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+
+    assert "click" in imported
+    assert imported & {"grpc", "requests", "bcc", "rich", "opentelemetry.sdk.trace"} == set()

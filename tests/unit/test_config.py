@@ -1,0 +1,432 @@
+"""Options and environment → Config: who wins, what counts as unset, what is refused and what is only warned of."""
+
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from otel_sysexit import config
+from otel_sysexit.calls import BenignErrors
+from otel_sysexit.config import SETTINGS, Config, Setting, resolve
+from otel_sysexit.errors import AgentError
+from otel_sysexit.syscalls import parse_selection
+
+WHOLE_ENDPOINT = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"
+FILES = ("one.pem", "two.pem")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One value of a setting: as we write it, as an OTEL_* variable does where that differs, and in the Config."""
+
+    text: str
+    value: Any
+    otel: str = ""
+
+
+# By setting: two values that differ, and a text that is wrong.
+SAMPLES: dict[str, tuple[Sample, Sample, str]] = {
+    "exporter": (Sample("terminal", "terminal", "console"), Sample("none", "none"), "zipkin"),
+    "endpoint": (
+        Sample("http://one:1", "http://one:1/v1/traces"),
+        Sample("http://two:2", "http://two:2/v1/traces"),
+        "ftp://one",
+    ),
+    "protocol": (Sample("grpc", "grpc"), Sample("http/protobuf", "http/protobuf"), "http/json"),
+    "headers": (Sample("a=1", {"a": "1"}), Sample("b=2", {"b": "2"}), "nothing"),
+    "compression": (Sample("gzip", "gzip"), Sample("none", "none"), "brotli"),
+    "timeout_ns": (Sample("1s", 10**9, "1000"), Sample("2ms", 2 * 10**6, "2"), "soon"),
+    "insecure": (Sample("true", True), Sample("false", False), "yes"),
+    "certificate": (Sample(FILES[0], FILES[0]), Sample(FILES[1], FILES[1]), "missing.pem"),
+    "client_key": (Sample(FILES[0], FILES[0]), Sample(FILES[1], FILES[1]), "missing.pem"),
+    "client_certificate": (Sample(FILES[0], FILES[0]), Sample(FILES[1], FILES[1]), "missing.pem"),
+    "output": (Sample("one.jsonl", "one.jsonl"), Sample("two.jsonl", "two.jsonl"), ""),
+    "live": (Sample("true", True), Sample("false", False), "1"),
+    "quiet": (Sample("true", True), Sample("false", False), "1"),
+    "syscalls": (
+        Sample("openat", parse_selection("openat")),
+        Sample("%net", parse_selection("%net")),
+        "opennat",
+    ),
+    "min_duration_ns": (Sample("1ms", 10**6), Sample("1.5us", 1500), "1"),
+    "errors_only": (Sample("true", True), Sample("false", False), "on"),
+    "benign_errors": (Sample("EIO", [5]), Sample("EPERM,ENOENT", [1, 2]), "EWHAT"),
+    "ring_bytes": (Sample("4KiB", 4096), Sample("1MiB", 1 << 20), "5000"),
+    "flush_timeout_ns": (Sample("1m", 60 * 10**9), Sample("0s", 0), "never"),
+    "bcc_python": (Sample("/one", "/one"), Sample("/two", "/two"), ""),
+    "pids": (Sample("1", [1]), Sample("2,3", [2, 3]), "zero"),
+    "duration_ns": (Sample("1h", 3600 * 10**9), Sample("3ns", 3), "forever"),
+}
+DEFAULTS = {
+    "exporter": "terminal",
+    "endpoint": "http://localhost:4318/v1/traces",
+    "protocol": "http/protobuf",
+    "headers": {},
+    "compression": "none",
+    "timeout_ns": 10 * 10**9,
+    "insecure": False,
+    "certificate": None,
+    "client_key": None,
+    "client_certificate": None,
+    "output": None,
+    "live": False,
+    "quiet": False,
+    "syscalls": None,
+    "min_duration_ns": 0,
+    "errors_only": False,
+    "benign_errors": [4, 11, 114, 115],
+    "ring_bytes": 16 << 20,
+    "flush_timeout_ns": 5 * 10**9,
+    "bcc_python": None,
+    "pids": (),
+    "duration_ns": None,
+}
+
+each_setting = pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting.name)
+
+
+def sources(setting: Setting) -> list[str]:
+    """Return where a setting can come from, the first has precedence: its option, then variables."""
+    return [setting.flag, setting.variable, *setting.otel]
+
+
+def resolve_from(setting: Setting, given: dict[str, str], *, is_wrong: bool = False) -> Config:
+    """Resolve with texts by source; half of a pair gets its other half, unless it is wrong."""
+    options: dict[str, Any] = {}
+    environ = {source: text for source, text in given.items() if source != setting.flag}
+    if setting.flag in given:
+        text = given[setting.flag]
+        options[setting.name] = True if not setting.metavar else text.split(",") if setting.is_list else text
+    command = setting.commands[-1]  # attach has them all
+    other_half = {"client_key": "client_certificate", "client_certificate": "client_key"}
+    if setting.name in other_half and not is_wrong:
+        options[other_half[setting.name]] = FILES[0]
+    return resolve(command, options, environ)
+
+
+def text_for(setting: Setting, source: str, sample: Sample) -> str:
+    """Return a sample as a source writes it."""
+    return (source in setting.otel and sample.otel) or sample.text
+
+
+def seen(found: Config, name: str) -> Any:
+    """Return a value of a Config, to be compared."""
+    value = getattr(found, name)
+    return value._everywhere.nonzero()[0].tolist() if isinstance(value, BenignErrors) else value
+
+
+def expected(source: str, sample: Sample) -> Any:
+    """Return what a sample is in a Config: an endpoint for traces alone is whole, others get a path."""
+    return sample.text if source == WHOLE_ENDPOINT else sample.value
+
+
+@pytest.fixture(autouse=True)
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files that samples name."""
+    monkeypatch.chdir(tmp_path)
+    for name in FILES:
+        (tmp_path / name).touch()
+
+
+def test_every_setting_has_samples():
+    """The tables of this file know every setting; its name is a field of Config."""
+    names = {setting.name for setting in SETTINGS}
+
+    assert names == set(SAMPLES) == set(DEFAULTS)
+    assert names <= set(Config.__slots__)
+
+
+def test_names_of_settings_are_unique():
+    """No two settings share an option or a variable."""
+    options = [setting.flag for setting in SETTINGS] + [one.short for one in SETTINGS if one.short]
+    variables = [variable for setting in SETTINGS for variable in (setting.variable, *setting.otel)]
+
+    assert len(set(options)) == len(options)
+    assert len(set(variables)) == len(variables)
+
+
+@each_setting
+def test_a_variable_of_ours_is_named_as_its_option(setting):
+    """--flush-timeout is OTEL_SYSEXIT_FLUSH_TIMEOUT."""
+    assert setting.variable == "OTEL_SYSEXIT_" + setting.flag.removeprefix("--").replace("-", "_").upper()
+
+
+@each_setting
+def test_without_anything_the_default_holds(setting):
+    """An empty environment and no option give the documented default."""
+    assert seen(resolve("attach", {}, {}), setting.name) == DEFAULTS[setting.name]
+
+
+@each_setting
+def test_each_source_is_read(setting):
+    """A setting can be made by its option and by each of its variables alone."""
+    for source in sources(setting):
+        for sample in SAMPLES[setting.name][:2]:
+            if source == setting.flag and not setting.metavar and sample.text == "false":
+                continue  # a flag is there or not
+            found = resolve_from(setting, {source: text_for(setting, source, sample)})
+
+            assert seen(found, setting.name) == expected(source, sample), source
+            assert found.warnings == ()
+
+
+@each_setting
+def test_the_first_source_wins(setting):
+    """Option, then our variable, then OTEL_* variables in their order."""
+    one, other, _ = SAMPLES[setting.name]
+    for higher, lower in combinations(sources(setting), 2):
+        found = resolve_from(
+            setting, {higher: text_for(setting, higher, one), lower: text_for(setting, lower, other)}
+        )
+
+        assert seen(found, setting.name) == expected(higher, one), (higher, lower)
+
+
+@each_setting
+def test_an_empty_variable_is_unset(setting):
+    """An empty variable hides no other and warns of nothing."""
+    one = SAMPLES[setting.name][0]
+    for higher, lower in combinations(sources(setting)[1:], 2):
+        found = resolve_from(setting, {higher: "", lower: text_for(setting, lower, one)})
+
+        assert (seen(found, setting.name), found.warnings) == (expected(lower, one), ()), (higher, lower)
+
+
+@each_setting
+def test_a_wrong_value_of_ours_is_an_error(setting):
+    """What is wrong in an option or in a variable of ours is named in one line."""
+    wrong = SAMPLES[setting.name][2]
+    for source in (setting.flag, setting.variable) if wrong else ():
+        if source == setting.flag and not setting.metavar:
+            continue
+        with pytest.raises(AgentError) as caught:
+            resolve_from(setting, {source: wrong})
+
+        assert str(caught.value).startswith(f"{source}: ")
+        assert "\n" not in str(caught.value)
+
+
+@each_setting
+def test_a_wrong_otel_variable_is_warned_of(setting):
+    """What is wrong in an OTEL_* variable is ignored with a warning; the next source counts."""
+    one, _, wrong = SAMPLES[setting.name]
+    for source in setting.otel:
+        found = resolve_from(setting, {source: wrong}, is_wrong=True)
+        (warning,) = found.warnings
+
+        assert seen(found, setting.name) == DEFAULTS[setting.name]
+        assert warning.startswith(f"{source} is ignored: ")
+        assert "\n" not in warning
+
+    if len(setting.otel) == 2:
+        first, second = setting.otel
+        found = resolve_from(setting, {first: wrong, second: text_for(setting, second, one)})
+
+        assert seen(found, setting.name) == expected(second, one)
+
+
+def test_run_and_attach_have_their_own_settings():
+    """What only attach has is no setting of run."""
+    environ = {"OTEL_SYSEXIT_PID": "nobody", "OTEL_SYSEXIT_DURATION": "forever"}
+
+    assert resolve("run", {}, environ).pids == ()
+
+
+def test_a_command_has_a_larger_ring():
+    """A command is over soon and may be fast: its ring is larger than that of an agent that stays."""
+    assert resolve("run", {}, {}).ring_bytes == 64 << 20
+
+
+# --- where spans go ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("environ", "protocol", "endpoint"),
+    [
+        ({}, "http/protobuf", "http://localhost:4318/v1/traces"),
+        ({"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}, "grpc", "http://localhost:4317"),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4317"}, "grpc", "http://c:4317"),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "https://c:4317"}, "grpc", "https://c:4317"),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "c:4317"}, "grpc", "c:4317"),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://[::1]:4317"}, "grpc", "http://[::1]:4317"),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4318"}, "http/protobuf", "http://c:4318/v1/traces"),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4318/"}, "http/protobuf", "http://c:4318/v1/traces"),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "https://c/otlp"}, "http/protobuf", "https://c/otlp/v1/traces"),
+        ({WHOLE_ENDPOINT: "http://c:4318"}, "http/protobuf", "http://c:4318"),
+        ({WHOLE_ENDPOINT: "http://c/x"}, "http/protobuf", "http://c/x"),
+        (
+            {WHOLE_ENDPOINT: "http://c/x", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://d"},
+            "http/protobuf",
+            "http://c/x",
+        ),
+        (
+            {WHOLE_ENDPOINT: "", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://d"},
+            "http/protobuf",
+            "http://d/v1/traces",
+        ),
+        (
+            {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4317", "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf"},
+            "http/protobuf",
+            "http://c:4317/v1/traces",
+        ),
+        (
+            {"OTEL_SYSEXIT_ENDPOINT": "http://c", WHOLE_ENDPOINT: "http://c"},
+            "http/protobuf",
+            "http://c/v1/traces",
+        ),
+    ],
+)
+def test_endpoints_follow_the_specification(environ, protocol, endpoint):
+    """Port 4317 means gRPC; HTTP gets its path, but for the endpoint of traces alone; gRPC's stays as it is."""
+    found = resolve("run", {}, environ)
+
+    assert (found.protocol, found.endpoint) == (protocol, endpoint)
+
+
+def test_an_option_gets_its_path_whatever_the_environment_says():
+    """Only the variable for traces alone is a whole URL, not an option that happens to be equal."""
+    found = resolve("run", {"endpoint": "http://c:4318"}, {WHOLE_ENDPOINT: "http://c:4318"})
+
+    assert found.endpoint == "http://c:4318/v1/traces"
+
+
+@pytest.mark.parametrize("text", ["c:4318", "localhost"])
+def test_http_wants_a_scheme(text):
+    """An endpoint over HTTP without http:// or https:// is refused in one line."""
+    with pytest.raises(AgentError, match="needs http:// or https://"):
+        resolve("run", {"endpoint": text}, {})
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["http://", "://c", "ftp://c", "http://c d", "http://c:port", "http://c:99999", "http://[::1", "/v1"],
+)
+def test_what_is_no_endpoint_is_refused(text):
+    """A host is needed, and a scheme of the web or none."""
+    with pytest.raises(AgentError, match=r"--endpoint: .* is no endpoint"):
+        resolve("run", {"endpoint": text}, {})
+
+
+@pytest.mark.parametrize(
+    ("options", "environ", "exporter"),
+    [
+        ({}, {}, "terminal"),
+        ({"endpoint": "http://c"}, {}, "otlp"),
+        ({}, {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c"}, "otlp"),
+        ({"output": "f"}, {}, "none"),
+        ({"output": "f", "endpoint": "http://c"}, {}, "otlp"),
+        ({"exporter": "terminal", "endpoint": "http://c"}, {}, "terminal"),
+        ({"exporter": "TERMINAL", "output": "f"}, {}, "terminal"),
+        ({"exporter": "otlp"}, {}, "otlp"),
+        ({}, {"OTEL_TRACES_EXPORTER": "otlp"}, "otlp"),
+        ({}, {"OTEL_TRACES_EXPORTER": "none", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://c"}, "none"),
+        ({}, {"OTEL_TRACES_EXPORTER": "console"}, "terminal"),
+        ({}, {"OTEL_TRACES_EXPORTER": "zipkin", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://c"}, "otlp"),
+        ({"exporter": "otlp"}, {"OTEL_SDK_DISABLED": "TRUE"}, "none"),
+        ({}, {"OTEL_SDK_DISABLED": "true"}, "none"),
+        ({}, {"OTEL_SDK_DISABLED": "false"}, "terminal"),
+        ({}, {"OTEL_SDK_DISABLED": "1"}, "terminal"),
+        ({}, {"OTEL_SDK_DISABLED": ""}, "terminal"),
+    ],
+)
+def test_where_spans_go(options, environ, exporter):
+    """An endpoint means otlp, a file alone means no terminal view, OTEL_SDK_DISABLED means nowhere."""
+    assert resolve("run", options, environ).exporter == exporter
+
+
+@pytest.mark.parametrize("name", ["client_key", "client_certificate"])
+def test_mutual_tls_needs_both_halves(name):
+    """A key without its certificate, or the other way round, is refused."""
+    with pytest.raises(AgentError, match="both --client-key and --client-certificate"):
+        resolve("run", {name: FILES[0]}, {})
+
+
+def test_a_configuration_file_is_refused():
+    """OTEL_CONFIG_FILE would make every other variable void: half of that is not offered."""
+    with pytest.raises(AgentError, match="OTEL_CONFIG_FILE is set"):
+        resolve("run", {}, {"OTEL_CONFIG_FILE": "otel.yaml"})
+
+
+def test_an_empty_configuration_file_is_none():
+    """Empty is unset here, too."""
+    assert resolve("run", {}, {"OTEL_CONFIG_FILE": ""}).exporter == "terminal"
+
+
+@pytest.mark.parametrize(
+    ("text", "attributes"), [("a=1,b=%20", {"a": "1", "b": " "}), ("a=1,b", {}), ("", {})]
+)
+def test_resource_attributes_are_read(text, attributes):
+    """OTEL_RESOURCE_ATTRIBUTES is taken as a whole or not at all."""
+    assert resolve("run", {}, {"OTEL_RESOURCE_ATTRIBUTES": text}).resource_attributes == attributes
+
+
+def test_headers_are_percent_decoded():
+    """Headers are written as the specification wants them, in options as in variables."""
+    text = "authorization=Basic%20dTpw,x-a=1%2C2"
+    decoded = {"authorization": "Basic dTpw", "x-a": "1,2"}
+
+    assert resolve("run", {"headers": text.split(",")}, {}).headers == decoded
+    assert resolve("run", {}, {"OTEL_EXPORTER_OTLP_HEADERS": text}).headers == decoded
+
+
+# --- numbers with units -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("0s", 0),
+        ("1ns", 1),
+        ("500us", 500_000),
+        ("500µs", 500_000),
+        ("1.5ms", 1_500_000),
+        ("1m30s", 90 * 10**9),
+        ("1h1ms", 3600 * 10**9 + 10**6),
+        ("292h", 292 * 3600 * 10**9),
+        ("0.1s", 10**8),
+    ],
+)
+def test_durations(text, expected):
+    """Numbers with units, one after the other, to the nanosecond."""
+    assert config.parse_duration_ns(text) == expected
+
+
+@pytest.mark.parametrize(
+    "text", ["", "1", "s", "1 s", "-1s", "1s ", "1d", ".5s", "1e3s", "1sm", "9" * 400 + "h"]
+)
+def test_what_is_no_duration_is_refused(text):
+    """Without a unit, with a sign, in words or without an end: no duration."""
+    with pytest.raises(ValueError, match="duration"):
+        config.parse_duration_ns(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("4096", 4096), ("4096B", 4096), ("4KiB", 4096), ("16 MiB", 16 << 20), ("1GiB", 1 << 30)],
+)
+def test_ring_sizes(text, expected):
+    """Bytes, or powers of 1024."""
+    assert config.parse_ring_bytes(text) == expected
+
+
+@pytest.mark.parametrize(
+    "text", ["", "0", "2048", "5000", "3MiB", "2GiB", "16MB", "16M", "-4KiB", "9" * 5000]
+)
+def test_what_is_no_ring_size_is_refused(text):
+    """The kernel wants powers of two of whole pages."""
+    with pytest.raises(ValueError):
+        config.parse_ring_bytes(text)
+
+
+@given(st.text(max_size=20), st.sampled_from(SETTINGS))
+def test_any_text_is_taken_or_refused(text, setting):
+    """Whatever is given, a parser returns or raises ValueError with a message of one line."""
+    for parse in filter(None, (setting.parse, setting.parse_otel)):
+        try:
+            parse(text)
+        except ValueError as error:
+            assert len(str(error).splitlines()) == 1, repr(error)  # noqa: PT017 (it may also succeed)

@@ -1,0 +1,250 @@
+"""The loader's ways to fail, each with the words that help: no bcc, another bcc, a child that dies, a kernel that refuses."""
+
+import mmap
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import otel_sysexit
+from otel_sysexit.errors import AgentError
+from otel_sysexit.kernel import capture, loader
+from otel_sysexit.kernel.capture import Loader, Request
+from otel_sysexit.kernel.loader import LoadError
+
+# What the unrelated project of that name on PyPI does when it is imported.
+FOREIGN = "import pytest_that_is_not_installed\n"
+
+
+def put_bcc(folder: Path, text: str) -> None:
+    """Make a module bcc."""
+    (folder / "bcc").mkdir()
+    (folder / "bcc" / "__init__.py").write_text(text)
+
+
+@pytest.fixture
+def no_bcc_yet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forget bcc, should it have been imported; what tests import instead is forgotten afterwards."""
+    for name in [name for name in sys.modules if name.partition(".")[0] == "bcc"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "bcc", None)
+    monkeypatch.delitem(sys.modules, "bcc")
+
+
+@pytest.mark.usefixtures("no_bcc_yet")
+def test_bcc_is_what_has_bpf(tmp_path, monkeypatch):
+    """A module bcc with BPF in it is taken."""
+    put_bcc(tmp_path, "class BPF: pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+
+    assert loader.import_bcc().BPF
+
+
+@pytest.mark.usefixtures("no_bcc_yet")
+def test_a_missing_bcc_is_said(monkeypatch):
+    """Without bcc the distributions' packages are named, and PyPI's is warned of."""
+    monkeypatch.setitem(sys.modules, "bcc", None)
+    with pytest.raises(LoadError, match="has no bcc") as caught:
+        loader.import_bcc()
+
+    assert caught.value.kind == "no-bcc"
+    assert "python3-bpfcc" in str(caught.value)
+    assert "PyPI" in str(caught.value)
+
+
+@pytest.mark.usefixtures("no_bcc_yet")
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("", "wrong-bcc"),
+        (FOREIGN, "wrong-bcc"),
+        ("from numpy import nothing_of_that_name\n", "wrong-bcc"),
+        ("from bcc.libbcc import lib\n", "no-bcc"),
+        ("raise OSError('libbcc.so.0: cannot open shared object file')\n", "no-bcc"),
+    ],
+)
+def test_another_bcc_is_said(tmp_path, monkeypatch, text, kind):
+    """A bcc without BPF, or that fails on what the real one does not use, is the wrong one; half of it is none."""
+    put_bcc(tmp_path, text)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(LoadError) as caught:
+        loader.import_bcc()
+
+    assert caught.value.kind == kind
+    assert "install the distribution's package" in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+# --- the child --------------------------------------------------------------------------------------------------------
+
+CHECKOUT = Path(otel_sysexit.__file__).parents[1]
+
+
+def request(python: Path | str | None = None, **choices: object) -> Request:
+    """Return a request to the interpreter *python*."""
+    facts = {
+        "calls_bytes": 1 << 20,
+        "syscall_table": np.zeros(8, np.uint8),
+        "has_selection": False,
+        "wants_unknown": True,
+    }
+    return Request(**(facts | choices), bcc_python=None if python is None else str(python))
+
+
+def make_python(folder: Path, head: str, name: str = "python") -> Path:
+    """Make an interpreter that runs *head* before what it is told to."""
+    head_file = folder / f"{name}-head.py"
+    head_file.write_text(head)
+    python = folder / name
+    # Called as: python -I -c CODE ...
+    python.write_text(
+        f"#!/bin/sh\nisolation=$1 code=$3\nshift 3\n"
+        f'exec {sys.executable} "$isolation" -c "exec(open(\'{head_file}\').read());$code" "$@"\n'
+    )
+    python.chmod(0o755)
+    return python
+
+
+def load(python: Path | None, **choices: object) -> str:
+    """Start a loader child that is to fail; return what is said of it."""
+    with Loader(request(python, **choices)) as child, pytest.raises(AgentError) as caught:
+        child.capture()
+
+    assert len(str(caught.value).splitlines()) == 1
+    return str(caught.value)
+
+
+def answer(text: str) -> str:
+    """Return code of a child that answers *text* and ends."""
+    return f"import os, sys; os.write(int(sys.argv[1]), {text.encode()!r}); os._exit(1)\n"
+
+
+def test_the_wrong_bcc_is_said_by_the_agent(tmp_path):
+    """What the child finds instead of bcc reaches the user, with its place."""
+    put_bcc(tmp_path, FOREIGN)
+    python = make_python(tmp_path, f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n")
+
+    assert "is not the BPF compiler's: uninstall it" in load(python)
+
+
+def test_a_missing_bcc_is_said_by_the_agent(tmp_path):
+    """A child without bcc says so, with the cure."""
+    python = make_python(tmp_path, "import sys; sys.modules['bcc'] = None\n")
+
+    assert "python3-bpfcc" in load(python)
+
+
+def test_the_systems_python_is_asked_next(tmp_path, monkeypatch):
+    """When our own interpreter has no bcc, the system's is tried before anything is said."""
+    first = make_python(tmp_path, answer('{"error": "no-bcc", "message": "first"}'), "first")
+    second = make_python(tmp_path, answer('{"error": "no-ring-buffer", "message": "second"}'), "second")
+    monkeypatch.setattr(capture.sys, "executable", str(first))
+    monkeypatch.setattr(capture, "_SYSTEM_PYTHON", str(second))
+
+    assert load(None) == "second"
+
+
+def test_a_chosen_python_is_the_only_one(tmp_path, monkeypatch):
+    """Who names an interpreter gets no other."""
+    chosen = make_python(tmp_path, answer('{"error": "wrong-bcc", "message": "chosen"}'), "chosen")
+    monkeypatch.setattr(capture, "_SYSTEM_PYTHON", sys.executable)
+
+    assert load(chosen) == "chosen"
+
+
+def test_what_the_compiler_says_is_passed_on(tmp_path):
+    """When the programs do not load, the first complaint on the child's standard error is part of the line."""
+    log = "import sys; sys.stderr.write('note\\ncalls.bpf.c:7:1: error: no such thing\\n1 error generated.\\n')\n"
+    python = make_python(tmp_path, log + answer('{"error": "load", "message": "they do not load"}'))
+
+    assert load(python) == "they do not load (calls.bpf.c:7:1: error: no such thing)"
+
+
+@pytest.mark.parametrize(
+    ("head", "words"),
+    [
+        ("import os; os._exit(3)\n", "the loader died (exit status 3)"),
+        ("import os; os.kill(os.getpid(), 9)\n", "the loader died (exit status -9)"),
+        ("raise MemoryError('too much')\n", "the loader died (MemoryError: too much)"),
+    ],
+)
+def test_a_child_that_dies_is_said(tmp_path, head, words):
+    """A child that ends without an answer is reported with how it ended."""
+    assert load(make_python(tmp_path, head)) == words
+
+
+def test_a_child_that_hangs_is_ended(tmp_path, monkeypatch):
+    """A child that does not answer in time is killed."""
+    monkeypatch.setattr(capture, "_LOADER_SECONDS", 0.3)
+
+    assert "the loader died" in load(make_python(tmp_path, "import time; time.sleep(60)\n"))
+
+
+def test_a_python_that_is_not_there_is_said():
+    """An interpreter that cannot be started is named."""
+    with pytest.raises(AgentError, match="cannot start /nowhere/python, which should have bcc"):
+        Loader(request("/nowhere/python"))
+
+
+def test_leaving_ends_the_child(tmp_path):
+    """A loader that is not needed any more is gone afterwards."""
+    with Loader(request(make_python(tmp_path, "import time; time.sleep(60)\n"))) as child:
+        pass
+
+    assert child._child.returncode == -9
+
+
+def test_the_users_environment_does_not_reach_the_child(tmp_path, monkeypatch):
+    """Variables that tell Python what to import are not heard: the child runs with privileges."""
+    put_bcc(tmp_path, "class BPF: pass\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    python = make_python(
+        tmp_path,
+        f'import sys, os; os.write(int(sys.argv[1]), b\'{{"error": "x", "message": "%d"}}\' % '
+        f"({str(tmp_path)!r} in sys.path)); os._exit(1)\n",
+    )
+
+    assert load(python) == "0"
+
+
+# --- what is asked of the compiler ------------------------------------------------------------------------------------
+
+
+def test_the_bpf_sources_are_found():
+    """In a checkout they lie beside the package."""
+    assert capture.find_bpf_dir() == CHECKOUT / "bpf"
+
+
+def test_the_bpf_sources_of_a_wheel_are_found(tmp_path, monkeypatch):
+    """In an installed package they lie in it, and those count first."""
+    package = tmp_path / "otel_sysexit"
+    for folder in (package / "bpf", tmp_path / "bpf"):
+        folder.mkdir(parents=True)
+        (folder / "calls.bpf.c").touch()
+    monkeypatch.setattr(capture, "files", lambda _: package)
+
+    assert capture.find_bpf_dir() == package / "bpf"
+
+
+def test_missing_bpf_sources_are_said(tmp_path, monkeypatch):
+    """A package without them is broken: that is said."""
+    monkeypatch.setattr(capture, "files", lambda _: tmp_path)
+
+    with pytest.raises(AgentError, match="reinstall otel-sysexit"):
+        capture.find_bpf_dir()
+
+
+def test_what_is_not_asked_for_is_not_compiled():
+    """Without a selection, filters and thresholds there are no macros for them."""
+    names = {flag.partition("=")[0] for flag in request().cflags()}
+
+    assert names & {"-DSYSCALL_SET", "-DERRORS_ONLY", "-DMIN_DURATION_NS"} == set()
+
+
+def test_what_is_asked_for_is_compiled():
+    """Each choice is a macro, with its value where it has one."""
+    flags = request(has_selection=True, wants_unknown=False, errors_only=True, min_duration_ns=5).cflags()
+
+    assert {"-DSYSCALL_SET", "-DWANT_UNKNOWN=0", "-DERRORS_ONLY", "-DMIN_DURATION_NS=5ULL"} <= set(flags)
+    assert f"-DCALLS_PAGES={(1 << 20) // mmap.PAGESIZE}" in flags

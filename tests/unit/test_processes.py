@@ -1,0 +1,155 @@
+"""What /proc says of processes that run already; who made which call is in tests/property/test_processes.py."""
+
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from made_calls import Made, make_calls
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from otel_sysexit.calls import ExecStrings
+from otel_sysexit.identity import Process
+from otel_sysexit.otlp.spans import SpanEncoder
+from otel_sysexit.processes import Processes, read_start_boot_ns
+from otel_sysexit.traces import Windows
+
+DEADLINE_S = 20
+
+
+@contextlib.contextmanager
+def running(
+    executable: bytes | str = "sleep", command: bytes | str = "sleep", **environ: bytes | str
+) -> Iterator[int]:
+    """Run a process that sleeps; give its pid when it has become what it is to be."""
+    found = executable if b"/" in os.fsencode(executable) else shutil.which(executable)
+    with subprocess.Popen([command, "60"], executable=found, env=environ) as child:
+        try:
+            deadline = time.monotonic() + DEADLINE_S
+            while os.path.realpath(f"/proc/{child.pid}/exe") != os.fsdecode(os.path.realpath(found)):
+                assert time.monotonic() < deadline
+                time.sleep(0.005)
+            yield child.pid
+        finally:
+            child.kill()
+
+
+def test_a_running_process_is_described():
+    """Pid, start, parent, program, argv[0] and user of a process that runs come from /proc."""
+    with running(command="a name of its own") as pid:
+        image = Processes(0).add_running(pid).image
+        started = psutil.Process(pid).create_time() - psutil.boot_time()
+
+    assert (image.process.pid, image.process.parent_pid) == (pid, os.getpid())
+    assert abs(image.process.start_unix_ns / 1e9 - started) < 1.1
+    assert Path(image.executable_path).name == image.executable_name
+    assert image.executable_path == os.path.realpath(shutil.which("sleep"))
+    assert image.command == "a name of its own"
+    assert image.owner == psutil.Process().username()
+
+
+@pytest.mark.parametrize(
+    ("environ", "service_name", "attributes"),
+    [
+        ({}, None, {}),
+        ({"OTEL_SERVICE_NAME": "shop"}, "shop", {}),
+        ({"OTEL_SERVICE_NAME": ""}, None, {}),
+        ({"OTEL_RESOURCE_ATTRIBUTES": "service.name=a,b=c"}, "a", {"service.name": "a", "b": "c"}),
+        (
+            {"OTEL_SERVICE_NAME": "shop", "OTEL_RESOURCE_ATTRIBUTES": "service.name=a"},
+            "shop",
+            {"service.name": "a"},
+        ),
+        ({"OTEL_RESOURCE_ATTRIBUTES": "a=1,b"}, None, {}),
+        ({"OTEL_RESOURCE_ATTRIBUTES": b"a\xff=1"}, None, {}),
+        ({"OTEL_SERVICE_NAME": b"sh\xffp"}, r"sh\xffp", {}),
+    ],
+)
+def test_a_process_names_its_service_itself(environ, service_name, attributes):
+    """OTEL_SERVICE_NAME of the process, else its OTEL_RESOURCE_ATTRIBUTES; the latter as a whole or not at all."""
+    with running(**environ) as pid:
+        image = Processes(0).add_running(pid).image
+
+    assert (image.service_name, image.environment_attributes) == (service_name, attributes)
+
+
+def test_names_that_are_no_text_can_be_sent(tmp_path):
+    r"""A program whose name is no UTF-8 is described, and encoded, with those bytes as \xNN."""
+    executable = os.fsencode(tmp_path) + b"/sl\xff\xc3ep"
+    shutil.copy(shutil.which("sleep"), executable)
+    with running(executable, b"arg\xfe") as pid:
+        process = Processes(0).add_running(pid)
+    windows = Windows()
+    calls = make_calls(Made("getpid", process=process))
+    placement = windows.place(calls)
+    windows.finish([], 0)
+    (request,) = SpanEncoder({}).encode(calls, placement, windows.take_spans())
+    (resource_spans,) = ExportTraceServiceRequest.FromString(request.body).resource_spans
+    values = {each.key: each.value.string_value for each in resource_spans.resource.attributes}
+
+    assert values["process.executable.name"] == values["service.name"] == r"sl\xff\xc3ep"
+    assert values["process.executable.path"] == rf"{tmp_path}/sl\xff\xc3ep"
+    assert values["process.command"] == r"arg\xfe"
+
+
+def test_threads_have_their_names():
+    """Every thread that runs is known by its comm."""
+    done = threading.Event()
+    thread = threading.Thread(target=done.wait)
+    thread.start()
+    Path(f"/proc/self/task/{thread.native_id}/comm").write_text("worker of mine")
+    processes = Processes(0)
+    process = processes.add_running(os.getpid())
+    made = [Made("getpid", process=process, tid=tid) for tid in (os.getpid(), thread.native_id)]
+    names = [one.name for one in processes.identify(make_calls(*made)).threads]
+    done.set()
+    thread.join()
+
+    assert names == [Path("/proc/self/comm").read_text().strip(), "worker of mine"]
+
+
+def test_a_process_that_is_gone_is_said():
+    """Taking up a process that does not exist raises what psutil raises."""
+    with subprocess.Popen([sys.executable, "-c", ""]) as child:
+        pass
+
+    with pytest.raises(psutil.NoSuchProcess):
+        Processes(0).add_running(child.pid)
+    assert read_start_boot_ns(child.pid) is None
+
+
+def test_the_start_is_on_the_boot_clock():
+    """A process that was just started started just now."""
+    before = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+    with running() as pid:
+        start = read_start_boot_ns(pid)
+
+    assert before - 20_000_000 <= start <= time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+
+
+@pytest.mark.parametrize(
+    ("filename", "executable", "path"),
+    [
+        ("/usr/bin/env", "env", "/usr/bin/env"),
+        ("/usr/bin/script", "bash", None),
+        ("./program", "program", None),
+        ("program", "program", None),
+        ("/dev/fd/5", "5", None),
+        ("", "", None),
+    ],
+)
+def test_the_file_that_was_executed_is_the_path_where_it_is_one(filename, executable, path):
+    """An absolute name whose last part is the program's is its path; a script's is not its interpreter's."""
+    assert ExecStrings(filename, "argv0", executable).path() == path
+
+
+def test_a_process_has_a_name_before_it_has_a_program():
+    """Until its program is known it is called unknown."""
+    assert (Process(1, 2).name, Process(1, 2).command) == ("unknown", None)
