@@ -71,6 +71,8 @@ BPF_HASH(pending, u32, struct slot, PENDING_ENTRIES);
 BPF_RINGBUF_OUTPUT(calls, CALLS_PAGES);
 BPF_RINGBUF_OUTPUT(strings, STRINGS_PAGES);
 BPF_RINGBUF_OUTPUT(tasks, TASKS_PAGES);
+/* Apart from the paths of calls, which may wait long: who a process is must be known at once. */
+BPF_RINGBUF_OUTPUT(exec_strings, TASKS_PAGES);
 BPF_PERCPU_ARRAY(ledger, u64, LEDGER_COUNT);
 /* Records made on this CPU, the number of the next string. */
 BPF_PERCPU_ARRAY(string_seqs, u64, 1);
@@ -148,36 +150,33 @@ static __always_inline bool is_wanted(u8 abi, s32 nr)
 #endif
 }
 
-/* Reserves a string record; the caller fills text and length. A full ring is counted. */
-static __always_inline struct string_record *reserve_string(u8 role, u32 seq, u16 cpu)
+/* Every byte is zero or set, but for text and length, which come next. */
+static __always_inline void begin_string(struct string_record *record, u8 role, u32 seq, u16 cpu)
+{
+	__builtin_memset(record, 0, sizeof(*record));
+	record->seq = seq;
+	record->cpu = cpu;
+	record->role = role;
+}
+
+static __always_inline void end_string(struct string_record *record, int length)
+{
+	if (length < 0)
+		count_atomically(LEDGER_STRINGS_UNREADABLE);
+	record->length = length < 0 ? length : length - 1;
+}
+
+static __always_inline void emit_path(u64 address, u8 role, u32 seq, u16 cpu)
 {
 	struct string_record *record = strings.ringbuf_reserve(sizeof(struct string_record));
 
 	if (!record) {
 		count_atomically(LEDGER_STRINGS_DROPPED);
-		return NULL;
+		return;
 	}
-	__builtin_memset(record, 0, sizeof(*record));
-	record->seq = seq;
-	record->cpu = cpu;
-	record->role = role;
-	return record;
-}
-
-static __always_inline void submit_string(struct string_record *record, int length)
-{
-	if (length < 0)
-		count_atomically(LEDGER_STRINGS_UNREADABLE);
-	record->length = length < 0 ? length : length - 1;
+	begin_string(record, role, seq, cpu);
+	end_string(record, bpf_probe_read_user_str(record->text, STRING_READ, (void *)address));
 	strings.ringbuf_submit(record, BPF_RB_NO_WAKEUP);
-}
-
-static __always_inline void emit_user_string(u64 address, u8 role, u32 seq, u16 cpu)
-{
-	struct string_record *record = reserve_string(role, seq, cpu);
-
-	if (record)
-		submit_string(record, bpf_probe_read_user_str(record->text, STRING_READ, (void *)address));
 }
 
 static __always_inline u32 next_string_seq(void)
@@ -201,9 +200,9 @@ static __always_inline bool emit_paths(struct call_record *record)
 	/* A switch over constants: the verifier refuses a variable index into ring memory on old kernels. */
 	#define PATH_ARG(n) ((n) == 1 ? record->args[0] : (n) == 2 ? record->args[1] : \
 			     (n) == 3 ? record->args[2] : (n) == 4 ? record->args[3] : record->args[4])
-	emit_user_string(PATH_ARG(first), STRING_FIRST_PATH, record->string_seq, record->string_cpu);
+	emit_path(PATH_ARG(first), STRING_FIRST_PATH, record->string_seq, record->string_cpu);
 	if (second)
-		emit_user_string(PATH_ARG(second), STRING_SECOND_PATH, record->string_seq, record->string_cpu);
+		emit_path(PATH_ARG(second), STRING_SECOND_PATH, record->string_seq, record->string_cpu);
 	return true;
 }
 
@@ -226,7 +225,9 @@ static __always_inline void emit_call(struct slot *slot, struct finished *call, 
 	u64 emitted;
 
 #ifdef ERRORS_ONLY
-	if (call->kind == CALL_NEVER_RETURNED || !is_error(call->ret) || is_sigreturn(slot->abi, slot->nr)) {
+	/* A call that seccomp skipped did not do what it was to do, whatever the registers say. */
+	if (call->kind != CALL_NOT_EXECUTED &&
+	    (call->kind == CALL_NEVER_RETURNED || !is_error(call->ret) || is_sigreturn(slot->abi, slot->nr))) {
 		count(LEDGER_FILTERED_SUCCEEDED);
 		return;
 	}
@@ -290,9 +291,11 @@ static __always_inline void handle_lone_exit(struct bpf_raw_tracepoint_args *ctx
 	slot->nr = registers_nr(regs);
 	slot->abi = current_abi();
 	split_x32(&slot->abi, &slot->nr);
-	if (state != SLOT_NORMAL) {
+	if (unlikely((s64)ctx->args[1] == -516))	/* of a call that is not in the set */
+		slot->interrupted_nr = slot->nr;
+	if (state == SLOT_NEWBORN) {
 		slot->state = SLOT_NORMAL;
-		count(state == SLOT_NEWBORN ? LEDGER_UNPAIRED_START : LEDGER_UNPAIRED_ATTACH);
+		count(LEDGER_UNPAIRED_START);
 		return;
 	}
 #ifdef SYSCALL_SET
@@ -300,6 +303,11 @@ static __always_inline void handle_lone_exit(struct bpf_raw_tracepoint_args *ctx
 	if (slot->nr == -1 || !is_wanted(slot->abi, slot->nr))
 		return;
 #endif
+	if (state == SLOT_ATTACHED) {
+		slot->state = SLOT_NORMAL;
+		count(LEDGER_UNPAIRED_ATTACH);
+		return;
+	}
 	closing = is_closing.lookup(&zero);
 	if (closing && *closing)	/* filter: sys_enter is detached already */
 		return;

@@ -82,12 +82,23 @@ static __always_inline struct slot *move_slot(u32 from, u32 to)
 	return pending.lookup(&to);
 }
 
-static __always_inline void emit_kernel_string(u64 address, u8 role, struct slot *slot)
+/* *is_user*: the address is the program's, not the kernel's. A full ring is counted. */
+static __always_inline void emit_exec_string(u64 address, bool is_user, u8 role, struct slot *slot)
 {
-	struct string_record *record = reserve_string(role, slot->string_seq, slot->string_cpu);
+	struct string_record *record = exec_strings.ringbuf_reserve(sizeof(struct string_record));
+	int length;
 
-	if (record)
-		submit_string(record, bpf_probe_read_kernel_str(record->text, STRING_READ, (void *)address));
+	if (!record) {
+		count_atomically(LEDGER_STRINGS_DROPPED);
+		return;
+	}
+	begin_string(record, role, slot->string_seq, slot->string_cpu);
+	if (is_user)
+		length = bpf_probe_read_user_str(record->text, STRING_READ, (void *)address);
+	else
+		length = bpf_probe_read_kernel_str(record->text, STRING_READ, (void *)address);
+	end_string(record, length);
+	exec_strings.ringbuf_submit(record, BPF_RB_NO_WAKEUP);
 }
 
 /* What was executed, and as what: strings named by the slot for the call and by the record for the process. */
@@ -98,14 +109,14 @@ static __always_inline void emit_exec_strings(struct slot *slot, u64 task, u64 b
 	slot->string_cpu = bpf_get_smp_processor_id();
 	slot->string_seq = next_string_seq();
 	READ(filename, bprm, LINUX_BINPRM_FILENAME);
-	emit_kernel_string(filename, STRING_FIRST_PATH, slot);
+	emit_exec_string(filename, false, STRING_FIRST_PATH, slot);
 	READ(mm, task, TASK_STRUCT_MM);
 	READ(argv, mm, MM_STRUCT_ARG_START);
-	emit_user_string(argv, STRING_COMMAND, slot->string_seq, slot->string_cpu);
+	emit_exec_string(argv, true, STRING_COMMAND, slot);
 	READ(file, mm, MM_STRUCT_EXE_FILE);
 	READ(dentry, file, FILE_F_PATH_DENTRY);
 	READ(name, dentry, DENTRY_D_NAME_NAME);
-	emit_kernel_string(name, STRING_EXECUTABLE, slot);
+	emit_exec_string(name, false, STRING_EXECUTABLE, slot);
 }
 
 /* TP_PROTO(struct task_struct *p, pid_t old_pid, struct linux_binprm *bprm) */
@@ -120,7 +131,8 @@ int on_sched_process_exec(struct bpf_raw_tracepoint_args *ctx)
 	slot = old_tid == tid ? pending.lookup(&tid) : move_slot(old_tid, tid);
 	if (!slot)	/* filter: not a target */
 		return 0;
-	slot->state = SLOT_NORMAL;
+	if (slot->state == SLOT_LAUNCHING)	/* the command begins, whether or not its execve is in the set */
+		slot->state = SLOT_NORMAL;
 	slot->has_execed = 1;
 	emit_exec_strings(slot, task, ctx->args[2]);
 	record = reserve_task(TASK_EXEC, task);
@@ -187,8 +199,12 @@ int on_sched_process_exit(struct bpf_raw_tracepoint_args *ctx)
 	struct slot *slot = pending.lookup(&tid);
 	struct finished call = {};
 	struct task_record *record;
+	u32 zero = 0, *closing;
 
 	if (!slot)	/* filter: not a target */
+		return 0;
+	closing = is_closing.lookup(&zero);
+	if (closing && *closing && !is_exit(slot->abi, slot->nr))	/* its return came after sys_exit was detached */
 		return 0;
 	if (slot->start_ns) {
 		call.start_ns = slot->start_ns;

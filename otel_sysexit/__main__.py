@@ -1,10 +1,14 @@
 """Entry point of `otel-sysexit` and of `python -m otel_sysexit`."""
 
 import os
+import signal
 import sys
 from contextlib import suppress
 from typing import NoReturn
 
+# Until there is a command to care for, a Ctrl-C just ends us. (An ignored one stays ignored.)
+if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 # A descriptor below 3 that was closed for us must not become one of ours; as these end at exec, a command gets none.
 while (_fd := os.open(os.devnull, os.O_RDWR)) < 3:
     pass
@@ -57,8 +61,9 @@ def main() -> NoReturn:
     except click.ClickException as error:
         say(f"{error.format_message()} (try --help)")
         status = EXIT_STATUS
-    except KeyboardInterrupt:
-        status = 130
+    except OSError as error:  # --help on a full disk
+        say(str(error))
+        status = EXIT_STATUS
     except Exception as error:  # noqa: BLE001 (the last resort: one line instead of a traceback)
         explain_bug(error)
         status = EXIT_STATUS

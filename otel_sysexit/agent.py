@@ -11,9 +11,11 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final
+from pathlib import Path
+from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 import psutil
 
 from otel_sysexit.calls import Calls, Decoder
@@ -23,6 +25,7 @@ from otel_sysexit.errors import AgentError
 from otel_sysexit.kernel import records
 from otel_sysexit.kernel.capture import Capture, Loader
 from otel_sysexit.kernel.records import Ledger, SlotState
+from otel_sysexit.kernel.ring import Ring
 from otel_sysexit.ledger import Account, Delivery
 from otel_sysexit.otlp.export import Batch, Exporter, make_transport
 from otel_sysexit.processes import Processes
@@ -34,7 +37,10 @@ _ROUND_SECONDS: Final = 0.1
 """How long calls may wait in the ring when few are made; many force a wake-up."""
 _ROUND_CALLS_MAX: Final = 8_192
 """Calls in one batch: what is worked on at once decides the agent's memory."""
-_RING_RECORDS_MAX: Final = 1 << 30
+_BUSY_SECONDS: Final = 0.005
+"""How long a record that is being written on another CPU is waited for."""
+_INITIAL_PID_NAMESPACE: Final = 0xEFFFFFFC
+_SECOND_SIGNAL_SECONDS: Final = 0.2
 _INTERRUPTED: Final = 128 + signal.SIGINT
 
 
@@ -54,6 +60,15 @@ def make_exporters(config: Config) -> list[Exporter]:
     if config.exporter == "otlp":
         exporters.append(Exporter(str(config.endpoint), lambda: make_transport(config), config))
     return exporters
+
+
+def _read_all(ring: Ring) -> npt.NDArray[Any]:
+    """Return all records of *ring*, those included that are being written right now."""
+    parts = [ring.read(ring.waiting())]
+    end = time.monotonic() + _BUSY_SECONDS
+    while ring.waiting() and time.monotonic() < end:
+        parts.append(ring.read(ring.waiting()))
+    return np.concatenate(parts) if len(parts) > 1 else parts[0]
 
 
 class Agent:
@@ -78,8 +93,8 @@ class Agent:
         self._exporters = make_exporters(self._config)
 
     def watch(self, fd: int) -> None:
-        """Let *fd* end a wait."""
-        self._poll.register(fd, select.EPOLLIN)
+        """Let *fd* end a wait each time it becomes readable."""
+        self._poll.register(fd, select.EPOLLIN | select.EPOLLET)
 
     def connect(self, capture: Capture) -> None:
         """Take over *capture*; nothing is a target yet."""
@@ -98,9 +113,8 @@ class Agent:
     def loop(self, is_done: Callable[[], bool]) -> None:
         """Deliver until *is_done* or aborted."""
         while not is_done() and not self.is_aborted:
-            self._poll.poll(_ROUND_SECONDS)
-            while self._round() == _ROUND_CALLS_MAX and not self.is_aborted:
-                pass  # there is more
+            if self._round() < _ROUND_CALLS_MAX:  # else there is more
+                self._poll.poll(_ROUND_SECONDS)
 
     def _room(self) -> int:
         return min((exporter.room() for exporter in self._exporters), default=_ROUND_CALLS_MAX)
@@ -109,16 +123,37 @@ class Agent:
         """Read what is there and pass it on; return how many calls that were."""
         capture = self.capture
         # In this order: what a call or a task refers to is submitted before it, so it is read after it.
-        raw_calls = capture.calls.read(min(self._room(), _ROUND_CALLS_MAX))
-        tasks = capture.tasks.read(_RING_RECORDS_MAX)
+        room = self._room()
+        if room == 0 and capture.calls.is_nearly_full():
+            self._shed()
+        raw_calls = capture.calls.read(min(room, _ROUND_CALLS_MAX))
+        tasks = _read_all(capture.tasks)
         produced = capture.calls.produced
-        self._decoder.add_strings(capture.strings.read(_RING_RECORDS_MAX))
-        if len(tasks):
-            self.processes.learn(tasks, self._decoder.exec_strings(tasks), produced)
+        exec_strings = _read_all(capture.exec_strings)
+        if len(tasks) or len(exec_strings):
+            texts = self._decoder.take_exec_strings(tasks, exec_strings)
+            self.processes.learn(tasks, texts, produced)
+        self._read_strings(raw_calls)
         calls = self.processes.identify(self._decoder.decode(raw_calls)) if len(raw_calls) else self._no_calls
         self._pass_on(calls, capture.calls.consumed)
         self._view.progress(capture)
         return len(calls)
+
+    def _shed(self) -> None:
+        """Give up the oldest calls: nothing is sent, and who made the calls in the ring cannot be kept in mind for ever."""
+        count = len(self.capture.calls.read(_ROUND_CALLS_MAX))
+        for exporter in self._exporters:
+            exporter.refuse(count)
+
+    def _read_strings(self, raw_calls: npt.NDArray[Any]) -> None:
+        """Read what *raw_calls* name; wait a moment for what another CPU is just writing."""
+        if not len(raw_calls):
+            return
+        ring = self.capture.strings
+        self._decoder.add_strings(ring.read(self._decoder.strings_wanted(raw_calls)))
+        end = time.monotonic() + _BUSY_SECONDS
+        while ring.waiting() and self._decoder.lacks_strings(raw_calls) and time.monotonic() < end:
+            self._decoder.add_strings(ring.read(_ROUND_CALLS_MAX))
 
     def _pass_on(self, calls: Calls, consumed: int, *, is_last: bool = False) -> None:
         placement = self._structure.place(calls)
@@ -149,7 +184,7 @@ class Agent:
         self._view.see_living(self.processes.living())
         self._pass_on(self._no_calls, sys.maxsize, is_last=True)
         for exporter in self._exporters:
-            if self.is_aborted:
+            if self.is_aborted or self._lost_at_end:  # patience has been had
                 exporter.abort()
             else:
                 exporter.close()
@@ -172,6 +207,19 @@ class Agent:
         return Account(kernel, len(self.capture.in_flight()), deliveries)
 
 
+def check_pid_namespace() -> None:
+    """
+    Make sure that our pids are the kernel's.
+
+    Raises:
+        AgentError: we are in another pid namespace than the initial one (its inode: PROC_PID_INIT_INO, linux/proc_ns.h).
+    """
+    if Path("/proc/self/ns/pid").stat().st_ino != _INITIAL_PID_NAMESPACE:
+        raise AgentError(
+            "not in the initial pid namespace: give the container the host's (docker run --pid=host)"
+        )
+
+
 def run(config: Config, loader: Loader, argv: Sequence[str], environ: Mapping[str, str]) -> int:
     """
     Run a command and trace it with what *loader* loads; return its exit status.
@@ -180,27 +228,31 @@ def run(config: Config, loader: Loader, argv: Sequence[str], environ: Mapping[st
         CommandError: it cannot be started.
         AgentError: we cannot.
     """
+    check_pid_namespace()
+    capture = loader.capture()  # a Ctrl-C until now just ends us
     signals = Signals()
     command = Command(argv, environ, signals.original_mask)
     tree = Tree()
     try:
         agent = Agent(config, tree, " ".join(argv))
         agent.start_exporters()
-        agent.connect(loader.capture())
-        tree.set_root(agent.processes.add_launched(command.pid, time.time_ns(), os.getpid()))
-        agent.capture.add_thread(command.pid, SlotState.LAUNCHING)
+        agent.connect(capture)
+        tree.set_root(agent.processes.add_launched(command.pid, time.time_ns(), os.getpid(), environ))
+        capture.add_thread(command.pid, SlotState.LAUNCHING)
     except BaseException:
         command.discard()
         raise
-    interrupts: list[signal.Signals] = []
+    interrupted_at = float("inf")
 
     def handle(number: signal.Signals, is_for_group: bool) -> None:
+        nonlocal interrupted_at
         if not is_for_group:
             command.send_signal(number)
         if number == signal.SIGINT:
-            interrupts.append(number)
-            if len(interrupts) == 2:
+            # Who signals us and then our group, as timeout(1) does, means one.
+            if time.monotonic() - interrupted_at > _SECOND_SIGNAL_SECONDS:
                 agent.abort()
+            interrupted_at = min(interrupted_at, time.monotonic())
 
     early = signals.pending()
     if early is not None:  # told to end before it began
@@ -234,6 +286,7 @@ def attach(config: Config, loader: Loader) -> int:
     Raises:
         AgentError: a process does not exist, or we cannot start.
     """
+    check_pid_namespace()
     if not config.pids:
         raise AgentError("say what to attach to: --pid PID")
     for pid in config.pids:
@@ -241,40 +294,28 @@ def attach(config: Config, loader: Loader) -> int:
             raise AgentError(f"{pid} is this program itself")
         if not psutil.pid_exists(pid):
             raise AgentError(f"there is no process {pid}")
+    capture = loader.capture()  # a Ctrl-C until now just ends us
     signals = Signals()
     agent = Agent(config, Windows(), "")
     agent.start_exporters()
-    agent.connect(loader.capture())
+    agent.connect(capture)
     for pid in config.pids:
         _follow(agent, pid)
-    stops: list[signal.Signals] = []
+    stopped_at = float("inf")
 
     def handle(number: signal.Signals, is_for_group: bool) -> None:  # noqa: ARG001 (of the callback's form)
+        nonlocal stopped_at
         if number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
-            stops.append(number)
-            if len(stops) == 2:
+            if time.monotonic() - stopped_at > _SECOND_SIGNAL_SECONDS:
                 agent.abort()
+            stopped_at = min(stopped_at, time.monotonic())
 
     signals.watch(handle)
     agent.watch(signals.fd)
     end = time.monotonic() + config.duration_ns / 1e9 if config.duration_ns is not None else float("inf")
-    has_targets = _seldom(agent.capture.targets)
-    agent.loop(lambda: bool(stops) or time.monotonic() >= end or not has_targets())
+    agent.loop(lambda: time.monotonic() >= min(end, stopped_at) or not capture.has_targets())
     agent.finish()
     return _INTERRUPTED if agent.is_aborted else 0
-
-
-def _seldom(count: Callable[[], int]) -> Callable[[], int]:
-    """Return *count* asked at most five times a second: counting the threads costs a system call for each."""
-    asked_at, answer = float("-inf"), 0
-
-    def ask() -> int:
-        nonlocal asked_at, answer
-        if time.monotonic() - asked_at >= 0.2:
-            asked_at, answer = time.monotonic(), count()
-        return answer
-
-    return ask
 
 
 def _follow(agent: Agent, pid: int) -> None:

@@ -22,7 +22,8 @@ from otel_sysexit.syscalls import X32_BIT, Abi, Kinds, convert_arguments
 
 _INTERRUPTIONS: Final = np.array([-512, -513, -514, -516], np.int64)
 _SIGRETURNS: Final = frozenset({"rt_sigreturn", "sigreturn"})
-_UNMATCHED_STRINGS_MAX: Final = 4096
+_SLACK: Final = 1_024
+_EXEC_PATHS_MAX: Final = 4_096
 _ERRNOS: Final = {name: number for name, number in vars(errno).items() if isinstance(number, int)}
 PATH_WIDTH: Final = 256
 
@@ -47,7 +48,7 @@ class Paths:
     """Texts of path arguments."""
 
     text: npt.NDArray[np.uint8]
-    """u1[m, 256], valid UTF-8, zero padded."""
+    """u1[m, w], valid UTF-8, zero padded; w is up to PATH_WIDTH, at least the longest one's length."""
     length: npt.NDArray[np.uint16]
     """u2[m], bytes."""
     is_cut: npt.NDArray[np.bool_]
@@ -176,7 +177,7 @@ class BenignErrors:
         for pattern, number in self._by_name:
             rows = np.flatnonzero(codes == number)
             for index in np.unique(kind[rows]).tolist():
-                if fnmatch.fnmatchcase(kinds[index].name, pattern):
+                if fnmatch.fnmatchcase(kinds[index].restarts or kinds[index].name, pattern):
                     benign[rows[kind[rows] == index]] = True
         return benign
 
@@ -189,26 +190,45 @@ class Decoder:
         self.clock = Clock()
         self._benign_errors = benign_errors
         self._strings = np.empty(0, records.STRING)
+        self._execs = np.empty(0, records.STRING)
+        self._exec_paths = np.empty(0, records.STRING)
+
+    def strings_wanted(self, calls: npt.NDArray[Any]) -> int:
+        """
+        Return how many more strings to read for *calls* (dtype CALL).
+
+        Strings come nearly in the order of their calls, two a call at most; CPUs get ahead of each other by a few. What only
+        later calls ask for is better left in the kernel's ring.
+        """
+        named = int(np.count_nonzero(calls["kind_flags"] & records.HAS_STRING))
+        return max(2 * named + _SLACK - len(self._strings), 0)
+
+    def lacks_strings(self, calls: npt.NDArray[Any]) -> bool:
+        """Whether *calls* (dtype CALL) name strings that were not added yet."""
+        wanted = _keys(calls[(calls["kind_flags"] & records.HAS_STRING) != 0], "string_")
+        return not np.isin(wanted, np.concatenate((_keys(self._strings), _keys(self._exec_paths)))).all()
 
     def add_strings(self, strings: npt.NDArray[Any]) -> None:
-        """Keep *strings* (dtype STRING) for the calls and tasks that name them."""
-        if len(strings):
-            self._strings = np.concatenate((self._strings, strings))
+        """Keep *strings* (dtype STRING) for the calls that name them."""
+        self._strings = np.concatenate((self._strings, strings)) if len(self._strings) else strings
 
-    def exec_strings(self, tasks: npt.NDArray[Any]) -> dict[int, ExecStrings]:
+    def take_exec_strings(self, tasks: npt.NDArray[Any], strings: npt.NDArray[Any]) -> dict[int, ExecStrings]:
         """
         Return what was executed, by row of *tasks* (dtype TASK), for those that are execs.
 
-        To be asked before the calls are decoded that were read before *tasks*: an exec's call takes its string away.
+        *strings* (dtype STRING) were read after *tasks*. The paths among them are kept for the execs' calls.
         """
+        is_path = strings["role"] == records.StringRole.FIRST_PATH
+        self._exec_paths = np.concatenate((self._exec_paths, strings[is_path]))[-_EXEC_PATHS_MAX:]
+        self._execs = np.concatenate((self._execs, strings))
         rows = np.flatnonzero(tasks["kind"] == records.TaskKind.EXEC)
-        if not len(rows):
-            return {}
         wanted = _keys(tasks[rows], "string_")
+        is_wanted = np.isin(_keys(self._execs), wanted)
         texts: dict[tuple[int, int], str] = {}
-        for string in self._strings[np.isin(_keys(self._strings), wanted)]:
+        for string in self._execs[is_wanted]:
             raw = string["text"].tobytes()[: min(max(int(string["length"]), 0), records.STRING_LIMIT)]
             texts[int(_keys(string)), int(string["role"])] = raw.decode(errors="backslashreplace")
+        self._execs = self._execs[~is_wanted][-_EXEC_PATHS_MAX:]
         return {
             row: ExecStrings(
                 filename=texts.get((key, records.StringRole.FIRST_PATH), ""),
@@ -267,9 +287,9 @@ class Decoder:
         return np.isin(kind, np.array(found, np.uint16))
 
     def _join(self, calls: npt.NDArray[Any]) -> tuple[npt.NDArray[np.int32], Paths]:
-        """Find each call's strings by number; what nobody asked for yet is kept, up to a bound."""
+        """Find each call's strings by number; keep what only later calls can ask for."""
         path_row = np.full((len(calls), 2), -1, np.int32)
-        kept = self._strings
+        kept = np.concatenate((self._exec_paths, self._strings)) if len(self._exec_paths) else self._strings
         if not len(kept):
             return path_row, NO_PATHS
         rows = np.flatnonzero(calls["kind_flags"] & records.HAS_STRING)
@@ -289,8 +309,25 @@ class Decoder:
         used = np.flatnonzero(is_used)
         renumber = np.full(len(kept) + 1, -1, np.int32)
         renumber[used] = np.where(kept["length"][used] >= 0, np.arange(len(used)), -1)
-        self._strings = kept[~is_used][-_UNMATCHED_STRINGS_MAX:]
-        return renumber[path_row], _paths(kept[used])
+        first = len(self._exec_paths)
+        self._exec_paths = self._exec_paths[~is_used[:first]]
+        self._strings = self._strings[~is_used[first:]]
+        self._forget_older(calls[rows])
+        return renumber[path_row], _paths(kept, used)
+
+    def _forget_older(self, calls: npt.NDArray[Any]) -> None:
+        """Drop strings that nobody will ask for: on a CPU calls come in the order of their strings."""
+        if not len(self._strings):
+            return
+        is_over = np.zeros(len(self._strings), np.bool_)
+        for cpu in np.unique(calls["string_cpu"]).tolist():
+            # An exec may end long after its string was made: its number says nothing of the others'.
+            mine = calls[(calls["string_cpu"] == cpu) & ((calls["kind_flags"] & records.HAS_ARGS) != 0)]
+            if len(mine):
+                # Numbers go round at 2^32.
+                age = mine["string_seq"][-1] - self._strings["seq"]
+                is_over |= (self._strings["cpu"] == cpu) & (age < np.uint32(1 << 31))
+        self._strings = self._strings[~is_over]
 
 
 def _keys(rows: Any, prefix: str = "") -> Any:
@@ -298,15 +335,18 @@ def _keys(rows: Any, prefix: str = "") -> Any:
     return (rows[f"{prefix}cpu"].astype(np.uint64) << np.uint64(32)) | rows[f"{prefix}seq"]
 
 
-def _paths(strings: npt.NDArray[Any]) -> Paths:
-    """Return the texts of *strings*, made valid UTF-8."""
+def _paths(strings: npt.NDArray[Any], rows: npt.NDArray[np.intp]) -> Paths:
+    """Return the texts of the *rows* of *strings*, made valid UTF-8."""
     limit = records.STRING_LIMIT
-    length = strings["length"].clip(0)
-    text = np.zeros((len(strings), PATH_WIDTH), np.uint8)
-    text[:, :limit] = strings["text"][:, :limit]
-    is_cut = length > limit
-    length = np.minimum(length, limit).astype(np.uint16)
-    for row in np.flatnonzero((text >= 0x80).any(axis=1)).tolist():
+    given = strings["length"][rows]
+    is_cut = given > limit
+    length = given.clip(0, limit).astype(np.uint16)
+    widest = int(length.max(initial=0))
+    text = strings["text"][rows, :widest]
+    odd = np.flatnonzero((text >= 0x80).any(axis=1)).tolist()
+    if odd:  # may become longer
+        text = np.pad(text, ((0, 0), (0, PATH_WIDTH - widest)))
+    for row in odd:
         clean, was_cut = _clean(text[row, : length[row]].tobytes())
         text[row] = 0
         text[row, : len(clean)] = np.frombuffer(clean, np.uint8)

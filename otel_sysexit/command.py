@@ -94,7 +94,7 @@ class Command:
 
     def send_signal(self, number: int) -> None:
         """Send a signal, unless it has ended."""
-        with suppress(ProcessLookupError):
+        with suppress(OSError):  # ended; or, having changed its user, not ours to signal
             signal.pidfd_send_signal(self.pidfd, number)
 
     def reap(self) -> int:
@@ -122,8 +122,6 @@ def _become(  # noqa: PLR0917 (all of them are needed, once)
     try:
         for number in _IGNORED_BY_PYTHON:
             signal.signal(number, signal.SIG_DFL)
-        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-            signal.signal(signal.SIGINT, signal.SIG_DFL)
         if is_child_ignored:
             signal.signal(signal.SIGCHLD, signal.SIG_IGN)
         signal.pthread_sigmask(signal.SIG_SETMASK, signal_mask)

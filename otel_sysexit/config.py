@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 from otel_sysexit.calls import BenignErrors
 from otel_sysexit.environment import (
@@ -231,9 +231,15 @@ def resolve(command: str, options: Mapping[str, Any], environ: Mapping[str, str]
         )
     given["resource_attributes"] = parse_resource_attributes(environ.get("OTEL_RESOURCE_ATTRIBUTES", ""))
     given.setdefault("ring_bytes", RING_BYTES[command])
-    _settle_exporter(given, environ)
-    is_ours = bool(options.get("endpoint") or environ.get(f"{PREFIX}ENDPOINT"))
-    _settle_endpoint(given, environ, is_ours=is_ours)
+
+    def is_ours(name: str) -> bool:
+        return bool(options.get(name) or environ.get(PREFIX + name.upper()))
+
+    _settle_exporter(given, environ, is_ours=is_ours("exporter"))
+    _settle_endpoint(given, environ, is_ours=is_ours("endpoint"))
+    is_asked = given["exporter"] == "otlp" or is_ours("client_key") or is_ours("client_certificate")
+    if is_asked and ("client_key" in given) != ("client_certificate" in given):
+        raise AgentError("mutual TLS needs both --client-key and --client-certificate")
     return Config(**given, warnings=tuple(warnings))
 
 
@@ -261,16 +267,29 @@ def _look_up(
 def _parse_own(setting: Setting, source: str, texts: list[str]) -> Any:
     try:
         if setting.name == "headers":
-            return setting.parse(",".join(texts))
+            return _parse_headers(source, texts)
         values = [setting.parse(text.strip() if setting.is_list else text) for text in texts]
     except ValueError as error:
         raise AgentError(f"{source}: {error}") from error
     return values if setting.is_list else values[0]
 
 
-def _settle_exporter(given: dict[str, Any], environ: Mapping[str, str]) -> None:
+def _parse_headers(source: str, texts: list[str]) -> dict[str, str]:
+    """Return headers: an option is one, so commas are its own; a variable is a list. Values are percent-decoded."""
+    if not source.startswith("--"):
+        return parse_pairs(",".join(texts))
+    headers = {}
+    for text in texts:
+        name, is_pair, value = text.partition("=")
+        if not is_pair or not name.strip():
+            raise ValueError(f"{text!r} is not name=value")
+        headers[name.strip()] = unquote(value.strip())
+    return headers
+
+
+def _settle_exporter(given: dict[str, Any], environ: Mapping[str, str], *, is_ours: bool) -> None:
     """An endpoint means otlp; OTEL_SDK_DISABLED means none; a file alone means no terminal view."""
-    if environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
+    if environ.get("OTEL_SDK_DISABLED", "").lower() == "true" and not is_ours:
         given["exporter"] = "none"
     if given.get("exporter") == "console":
         given["exporter"] = "terminal"
@@ -287,9 +306,15 @@ def _settle_endpoint(given: dict[str, Any], environ: Mapping[str, str], *, is_ou
     is_http = given["protocol"] == "http/protobuf"
     if endpoint is None:
         endpoint = "http://localhost:4318" if is_http else "http://localhost:4317"
-    if is_http and "://" not in endpoint:
+    if is_http and "://" not in endpoint and given["exporter"] == "otlp":
         raise AgentError(f"the endpoint {endpoint!r} needs http:// or https:// before it")
     is_whole = not is_ours and endpoint == environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
-    given["endpoint"] = endpoint.rstrip("/") + "/v1/traces" if is_http and not is_whole else endpoint
-    if ("client_key" in given) != ("client_certificate" in given):
-        raise AgentError("mutual TLS needs both --client-key and --client-certificate")
+    given["endpoint"] = _with_traces_path(endpoint) if is_http and not is_whole else endpoint
+
+
+def _with_traces_path(endpoint: str) -> str:
+    """Return the URL of the traces signal below the base *endpoint* (specification, protocol/exporter.md)."""
+    parts = urlsplit(endpoint)
+    path = parts.path.rstrip("/")
+    path = path if path.endswith("/v1/traces") else f"{path}/v1/traces"
+    return urlunsplit((parts.scheme, parts.netloc, path, parts.query, ""))

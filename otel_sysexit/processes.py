@@ -111,7 +111,7 @@ class Processes:
         found = psutil.Process(pid)
         process = Process(pid, (read_start_boot_ns(pid) or 0) + self._boot_to_unix_ns, found.ppid())
         timeline = self._timelines[pid] = _Timeline()
-        self._add_image(timeline, process, 0, None, found.uids().effective)
+        self._add_image(timeline, process, 0, None, found.uids().real)
         for thread in found.threads():
             timeline.names[thread.id] = [(0, _read_comm(pid, thread.id))]
         return process
@@ -187,10 +187,13 @@ class Processes:
             process.exit_code = status >> 8 & 0xFF
         self._dying.append((produced, process))
 
-    def add_launched(self, pid: int, begin_unix_ns: int, parent_pid: int) -> Process:
-        """Take up the command that waits for its execve; what it is, its exec will say."""
+    def add_launched(
+        self, pid: int, begin_unix_ns: int, parent_pid: int, environ: Mapping[str, str]
+    ) -> Process:
+        """Take up the command that waits for its execve with *environ*; what it is, its exec will say."""
         process = Process(pid, 0, parent_pid, begin_unix_ns=begin_unix_ns)
         process.image = Image(process, UNKNOWN)
+        _note_environment(process.image, environ)
         self._timelines[pid] = _Timeline([(0, process.image)], {})
         self._launched = process
         return process
@@ -270,7 +273,7 @@ def _make_image(process: Process, start_boot_ns: int, strings: ExecStrings | Non
     """Describe the program that *process* runs: what its exec said, completed from /proc while it lives."""
     strings = strings or ExecStrings()
     path, command = strings.path(), strings.command
-    environment: dict[str, str] = {}
+    environment: dict[str, str] | None = None
     found_ns = read_start_boot_ns(process.pid)
     if (
         found_ns is not None and abs(found_ns - start_boot_ns) <= _START_TICK_NS
@@ -285,16 +288,26 @@ def _make_image(process: Process, start_boot_ns: int, strings: ExecStrings | Non
                 path = exe
         except (psutil.Error, OSError):
             pass  # gone, or not ours to read: the kernel's own words stand
-    attributes = parse_resource_attributes(environment.get("OTEL_RESOURCE_ATTRIBUTES", ""))
-    return Image(
+    image = Image(
         process=process,
         executable_name=strings.executable or PurePosixPath(path or strings.filename).name or UNKNOWN,
         executable_path=path,
         command=command or None,
         owner=_user_name(uid),
-        service_name=_readable(environment.get("OTEL_SERVICE_NAME", "")) or attributes.get("service.name"),
-        environment_attributes=attributes,
     )
+    if environment is not None:
+        _note_environment(image, environment)
+    elif process.image is not None:  # gone already; nearly all programs hand on the environment that they got
+        image.service_name = process.image.service_name
+        image.environment_attributes = process.image.environment_attributes
+    return image
+
+
+def _note_environment(image: Image, environment: Mapping[str, str]) -> None:
+    """Take from a program's own environment what describes it."""
+    attributes = parse_resource_attributes(environment.get("OTEL_RESOURCE_ATTRIBUTES", ""))
+    image.environment_attributes = attributes
+    image.service_name = _readable(environment.get("OTEL_SERVICE_NAME", "")) or attributes.get("service.name")
 
 
 def _readable(text: str) -> str:

@@ -3,6 +3,7 @@
 import sys
 import traceback
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from otel_sysexit.calls import Calls
@@ -15,13 +16,16 @@ from otel_sysexit.ledger import Account
 _HINT = "To send this to a collector: otel-sysexit run --endpoint http://localhost:4318 -- COMMAND"
 
 
+def write(text: str) -> None:
+    """Write on stderr; if nobody listens, the traced program must not suffer."""
+    with suppress(OSError):
+        sys.stderr.write(text)
+        sys.stderr.flush()
+
+
 def say(message: str) -> None:
     """Write one line about ourselves."""
-    try:
-        sys.stderr.write(f"otel-sysexit: {message}\n")
-        sys.stderr.flush()
-    except OSError:
-        pass  # nobody listens; the traced program must not suffer
+    write(f"otel-sysexit: {message}\n")
 
 
 def explain_bug(error: BaseException) -> None:
@@ -71,11 +75,7 @@ class View:
             self._origin_unix_ns = int(calls.start_unix_ns.min())
         self._live_threads.update(thread.tid for thread in calls.threads)
         lines = format_lines(calls, self._origin_unix_ns, show_threads=len(self._live_threads) > 1)
-        try:
-            sys.stderr.write("\n".join(lines) + "\n")
-            sys.stderr.flush()
-        except OSError:
-            pass  # as in say()
+        write("\n".join(lines) + "\n")
 
     def progress(self, capture: Capture) -> None:
         """Tell how it goes on, on a terminal."""
@@ -91,7 +91,10 @@ class View:
             from rich.console import Console  # noqa: PLC0415 (only here)
 
             hint = "" if self._config.output else _HINT
-            self._summary.render(Console(stderr=True), f"otel-sysexit: {account.line()}", hint)
+            console = Console(stderr=True)
+            with console.capture() as captured:
+                self._summary.render(console, f"otel-sysexit: {account.line()}", hint)
+            write(captured.get())  # not by rich, which ends the program when nobody reads
         elif not self._config.quiet:
             say(account.line())
         for loss in account.losses():

@@ -32,6 +32,16 @@ _LOADER_SECONDS: Final = 60.0
 _SYSTEM_PYTHON: Final = "/usr/bin/python3"
 
 
+def _is_running(pid: int, tid: int) -> bool:
+    """Whether a thread has not begun to end (proc(5), stat: state, and PF_EXITING of include/linux/sched.h in flags)."""
+    try:
+        stat = Path(f"/proc/{pid}/task/{tid}/stat").read_bytes()
+    except OSError:
+        return False
+    state, *fields = stat[stat.rindex(b")") + 2 :].split()
+    return state not in (b"Z", b"X") and not int(fields[5]) & 0x4
+
+
 def _list_threads(pid: int) -> set[int]:
     try:
         return {int(name) for name in os.listdir(f"/proc/{pid}/task")}  # noqa: PTH208 (names are all)
@@ -58,7 +68,7 @@ class Request:
 
     @property
     def strings_bytes(self) -> int:
-        """Size of the ring of strings, about right when every other call has a path."""
+        """Size of the ring of strings: enough when one call in five has a path."""
         return max(self.calls_bytes // 2, _PAGE_SIZE)
 
     def cflags(self) -> list[str]:
@@ -194,8 +204,10 @@ class Capture:
         self.calls = Ring.from_fd(maps["calls"], request.calls_bytes, records.CALL)
         self.strings = Ring.from_fd(maps["strings"], request.strings_bytes, records.STRING)
         self.tasks = Ring.from_fd(maps["tasks"], _TASKS_BYTES, records.TASK)
+        self.exec_strings = Ring.from_fd(maps["exec_strings"], _TASKS_BYTES, records.STRING)
         self._pending = Map(maps["pending"], 4, records.SLOT.itemsize)
-        self._ledger = Map(maps["ledger"], 4, 8 * possible_cpus())
+        self._cpus = possible_cpus()
+        self._ledger = Map(maps["ledger"], 4, 8 * self._cpus)
         self._is_closing = Map(maps["is_closing"], 4, 4)
 
     def add_thread(self, tid: int, state: records.SlotState) -> None:
@@ -222,24 +234,27 @@ class Capture:
         No thread is missed: once all that were listed are targets, those born meanwhile are targets by birth.
 
         Raises:
-            ProcessLookupError: there is no such process.
+            ProcessLookupError: there is no such process, or it is ending.
         """
         known: set[int] = set()
         while True:
             tids = _list_threads(pid)
             new = tids - known
             if not new:
-                return sorted(tids)
+                running = sorted(tid for tid in tids if _is_running(pid, tid))
+                if not running:
+                    raise ProcessLookupError(pid)
+                return running
             for tid in new:
                 self.add_thread(tid, records.SlotState.ATTACHED)
-            # Who died before it became a target has passed the hook that would take its slot away.
-            for tid in new - _list_threads(pid):
-                self._pending.delete(struct.pack("=I", tid))
+                # Who was ending before it became a target has passed the hook that would take its slot away.
+                if not _is_running(pid, tid):
+                    self._pending.delete(struct.pack("=I", tid))
             known |= new
 
-    def targets(self) -> int:
-        """Return how many threads are targets now."""
-        return sum(1 for _ in self._pending.items())
+    def has_targets(self) -> bool:
+        """Whether any thread is a target now."""
+        return not self._pending.is_empty()
 
     def in_flight(self) -> npt.NDArray[Any]:
         """Return the slots (dtype SLOT) of the calls that have not returned yet."""
@@ -251,10 +266,9 @@ class Capture:
 
     def ledger(self) -> dict[records.Ledger, int]:
         """Return every counter, summed over the CPUs."""
+        layout = f"={self._cpus}Q"
         return {
-            entry: sum(
-                struct.unpack(f"={possible_cpus()}Q", self._ledger.lookup(struct.pack("=I", entry)) or b"")
-            )
+            entry: sum(struct.unpack(layout, self._ledger.lookup(struct.pack("=I", entry)) or b""))
             for entry in records.Ledger
         }
 

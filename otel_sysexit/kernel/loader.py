@@ -24,7 +24,7 @@ from otel_sysexit.kernel.btf import VMLINUX, Btf
 
 # bcc sees maps and programs in one text only: these are joined, in this order.
 SOURCES: Final = ("calls.bpf.c", "lifecycle.bpf.c")
-MAPS: Final = ("pending", "calls", "strings", "tasks", "ledger", "is_closing")
+MAPS: Final = ("pending", "calls", "strings", "tasks", "exec_strings", "ledger", "is_closing")
 # In the order of attaching: whatever ends a call or a thread first, sys_enter last, so that no enter is seen
 # whose exit could be missed.
 LINKS: Final = (

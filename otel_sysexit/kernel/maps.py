@@ -63,6 +63,10 @@ class Map:
         """Remove *key*; return whether it was there."""
         return self._call(_DELETE, key, None)
 
+    def is_empty(self) -> bool:
+        """Whether it has no element."""
+        return not self._call(_GET_NEXT_KEY, None, ctypes.create_string_buffer(self._key_size))
+
     def items(self) -> Iterator[tuple[bytes, bytes]]:
         """Yield keys and values; elements that come or go meanwhile may be missed."""
         key = None

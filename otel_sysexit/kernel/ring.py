@@ -107,6 +107,10 @@ class Ring:
         """Return how many records were reserved and not read yet, committed or not."""
         return (self.produced - self.consumed) // self._stride
 
+    def is_nearly_full(self) -> bool:
+        """Whether less than an eighth of it is free."""
+        return self.produced - self.consumed > self.size // 8 * 7
+
     def read(self, limit: int) -> npt.NDArray[Any]:
         """
         Return at most *limit* committed records, oldest first, up to the first uncommitted one.

@@ -206,9 +206,15 @@ class HttpTransport:
         if result.success and self._status < 300:
             return _partial_success(self._response)
         status = result.status_code
-        is_lost = status is None and self._exporter._client._transport.is_connection_error(result.error)  # noqa: SLF001
+        # No answer at all, in time or ever: the collector may be back soon.
+        is_lost = status is None and self._is_lost(result.error)
         is_retryable = is_lost or status in _RETRYABLE_STATUSES
         return Answer(False, is_retryable=is_retryable, retry_after=self._retry_after, reason=self.reason)
+
+    def _is_lost(self, error: Exception | None) -> bool:
+        from requests import Timeout  # noqa: PLC0415 (only this transport needs it)
+
+        return isinstance(error, Timeout) or self._exporter._client._transport.is_connection_error(error)  # noqa: SLF001
 
     def close(self) -> None:
         """Give up retrying."""
@@ -292,6 +298,11 @@ class Exporter:
             self._batches.append(batch)
             self._waiting += len(batch.calls)
             self._changed.notify()
+
+    def refuse(self, count: int) -> None:
+        """Count calls that never came here because there was no room."""
+        with self._changed:
+            self.undelivered["queue full"] += count
 
     def close(self) -> None:
         """Deliver what is queued, until nothing was for the flush timeout; what is left then counts as undelivered."""

@@ -32,20 +32,27 @@ class JsonLinesFile:
             AgentError: it cannot be written.
         """
         try:
-            self._file = open(path, "w", encoding="utf-8")  # noqa: SIM115, PTH123 (open until closed)
+            self._file = open(path, "wb", buffering=0)  # noqa: SIM115, PTH123 (open until closed)
         except OSError as error:
             raise AgentError(f"cannot write {path}: {error.strerror}") from error
+        self._size = 0
 
     def send(self, request: Request) -> Answer:
-        """Write *request* as one line; a disk that is full is no reason to try again."""
-        line = json.dumps(
+        """Write *request* as one line; a disk that is full is no reason to try again, and gets no half line."""
+        text = json.dumps(
             to_otlp_json(TracesData.FromString(request.body)), separators=(",", ":"), ensure_ascii=False
         )
+        line = text.encode() + b"\n"
+        written = 0
         try:
-            self._file.write(line + "\n")
-            self._file.flush()
+            while written < len(line):
+                written += self._file.write(line[written:])
         except (OSError, ValueError) as error:
+            with suppress(OSError, ValueError):
+                self._file.truncate(self._size)
+                self._file.seek(self._size)
             return Answer(is_delivered=False, reason=getattr(error, "strerror", None) or str(error))
+        self._size += len(line)
         return Answer(is_delivered=True)
 
     def close(self) -> None:

@@ -1,5 +1,9 @@
 """`run` ends as the command ends, hands its streams through, and follows it to its last call."""
 
+import os
+import signal
+from pathlib import Path
+
 import pytest
 
 ODD_BYTES = bytes(range(256)) * 4099
@@ -137,6 +141,17 @@ def test_a_strangers_calls_are_not_there(run_traced, start):
 
     assert {span.pid for span in run.calls()} == {run.processes()[0].pid}
     assert stranger.pid not in {span.pid for span in run.spans}
+
+
+def test_a_child_in_the_background_is_left_alone(invoke, tmp_path, eventually):
+    """We end with the command: a child that it left behind is neither waited for nor ended."""
+    script = "/bin/sleep 60 > /dev/null 2>&1 < /dev/null & echo $!"
+    finished = invoke("run", "-o", tmp_path / "o", "--", "/bin/sh", "-c", script)
+    left = Path("/proc", finished.stdout.decode().strip())
+
+    assert finished.returncode == 0
+    eventually(lambda: b"sleep" in (left / "cmdline").read_bytes(), "the child to be what it is")
+    os.kill(int(left.name), signal.SIGKILL)
 
 
 def test_a_closed_reader_ends_the_command(start_agent, tmp_path):

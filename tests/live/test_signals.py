@@ -103,6 +103,22 @@ def test_only_restart_syscall_restarts(trace):
     assert {span.name for span in run.calls() if "syscall.restarts" in span.attributes} == {"restart_syscall"}
 
 
+def test_each_restart_names_its_own_call(trace):
+    """Of two calls stopped one after the other each restart_syscall names the one it goes on with."""
+    spans = trace("other_restart").calls("restart_syscall")
+
+    assert [span.attributes["syscall.restarts"] for span in spans] == ["poll", "nanosleep"]
+
+
+def test_a_restart_of_a_call_not_chosen_names_no_other(trace):
+    """When the set leaves nanosleep out, its restart does not claim to restart the poll before it."""
+    run = trace("other_restart", options=("--syscalls", "poll,restart_syscall"))
+    poll, nanosleep = run.calls("restart_syscall")
+
+    assert poll.attributes["syscall.restarts"] == "poll"
+    assert nanosleep.attributes.get("syscall.restarts") in {None, "nanosleep"}
+
+
 def test_a_stopped_pause_is_made_again(trace, without_result):
     """A pause has no restart_syscall: after SIGCONT it is a second pause, ended by a handler."""
     run = trace("stopped", "pause")

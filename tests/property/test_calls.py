@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from otel_sysexit import syscalls
-from otel_sysexit.calls import _UNMATCHED_STRINGS_MAX, BenignErrors, Calls, Decoder, Outcome
+from otel_sysexit.calls import _EXEC_PATHS_MAX, BenignErrors, Calls, Decoder, Outcome
 from otel_sysexit.kernel import records
 from otel_sysexit.kernel.records import CallKind, StringRole
 
@@ -172,7 +172,7 @@ def test_strings_find_their_calls_and_no_others(rounds):
     for index, expected in enumerate(calls_of):
         for strings in arriving.pop(index, []):
             decoder.add_strings(strings)
-        flag = {True: records.HAS_STRING, False: 0}
+        flag = {True: records.HAS_STRING | records.HAS_ARGS, False: records.HAS_ARGS}
         rows = [
             {"string_cpu": cpu, "string_seq": seq, "kind_flags": flag[has_string]}
             for cpu, seq, has_string, _ in expected
@@ -210,21 +210,46 @@ def test_a_path_is_valid_utf8_and_says_when_it_was_cut(raw):
     assert calls.paths.is_cut.tolist() == [path != text or len(raw) > records.STRING_LIMIT]
 
 
-def test_strings_that_nobody_asks_for_are_forgotten():
-    """Strings without calls are kept up to a bound, the newest ones."""
+@given(st.integers(0, 2**32 - 1), st.integers(1, 5), st.integers(0, 5))
+def test_strings_that_nobody_will_ask_for_are_forgotten(first, older, newer):
+    """Once a call has its string, older ones of its CPU are dropped and newer ones kept; numbers go round at 2^32."""
     decoder = Decoder(BenignErrors(""))
-    no_calls = np.empty(0, records.CALL)
-    for part in range(3):
-        strings = np.zeros(_UNMATCHED_STRINGS_MAX // 2, records.STRING)
-        strings["seq"] = np.arange(len(strings)) + part * len(strings)
-        decoder.add_strings(strings)
-        decoder.decode(no_calls)
-    last = int(strings["seq"][-1])
-    asked = [{"string_seq": seq, "kind_flags": records.HAS_STRING} for seq in (0, last)]
+    numbers = [(first + index) % 2**32 for index in range(older + 1 + newer)]
+    for number in numbers:
+        decoder.add_strings(string_record(number, 0, StringRole.FIRST_PATH, b"/mine"))
+    decoder.add_strings(string_record(numbers[0], 1, StringRole.FIRST_PATH, b"/another CPU's"))
+    flags = records.HAS_STRING | records.HAS_ARGS
+    decoder.decode(call_records({"string_seq": numbers[older], "kind_flags": flags}))
+    asked = [
+        *({"string_seq": number, "kind_flags": flags} for number in numbers),
+        {"string_seq": numbers[0], "string_cpu": 1, "kind_flags": flags},
+    ]
     calls = decoder.decode(call_records(*asked))
 
-    assert len(decoder._strings) == _UNMATCHED_STRINGS_MAX - 1
-    assert (calls.path_row[:, 0] >= 0).tolist() == [False, True]
+    assert (calls.path_row[:, 0] >= 0).tolist() == [False] * (older + 1) + [True] * (newer + 1)
+
+
+def test_paths_of_execs_are_kept_up_to_a_bound():
+    """An exec whose call is filtered leaves its path behind: the newest of these are kept, and no more."""
+    decoder = Decoder(BenignErrors(""))
+    strings = np.zeros(_EXEC_PATHS_MAX + 5, records.STRING)
+    strings["seq"] = np.arange(len(strings))
+    decoder.take_exec_strings(np.empty(0, records.TASK), strings)
+    asked = [{"string_seq": seq, "kind_flags": records.HAS_STRING} for seq in (4, 5, len(strings) - 1)]
+    calls = decoder.decode(call_records(*asked))
+
+    assert (calls.path_row[:, 0] >= 0).tolist() == [False, True, True]
+
+
+@given(st.integers(0, 9), st.integers(0, 9))
+def test_no_more_strings_are_read_than_calls_can_name(named, unnamed):
+    """Two for each call that has one, and a little for CPUs that are ahead."""
+    decoder = Decoder(BenignErrors(""))
+    calls = call_records(*[{"kind_flags": records.HAS_STRING}] * named, *[{"kind_flags": 0}] * unnamed)
+    slack = decoder.strings_wanted(call_records())
+
+    assert decoder.strings_wanted(calls) == 2 * named + slack
+    assert decoder.lacks_strings(calls) == (named > 0)
 
 
 @given(
@@ -234,14 +259,15 @@ def test_an_exec_has_its_strings(made, seq):
     """What the kernel said of an exec is found by its number; of what it did not say, nothing is made up."""
     decoder = Decoder(BenignErrors(""))
     expected = dict.fromkeys(StringRole, "")
+    parts = [np.empty(0, records.STRING)]
     for role, text in made:
-        decoder.add_strings(string_record(1, 0, role, text.replace(b"\0", b"x")))
+        parts.append(string_record(1, 0, role, text.replace(b"\0", b"x")))
         if seq == 1:
             expected[role] = text.replace(b"\0", b"x").decode(errors="backslashreplace")
     tasks = np.zeros(2, records.TASK)
     tasks["kind"] = records.TaskKind.RENAME, records.TaskKind.EXEC
     tasks["string_seq"] = seq
-    ((row, strings),) = decoder.exec_strings(tasks).items()
+    ((row, strings),) = decoder.take_exec_strings(tasks, np.concatenate(parts)).items()
 
     assert row == 1
     assert (strings.filename, strings.command, strings.executable) == (

@@ -29,7 +29,7 @@ class Reader:
     def begin(self) -> Process:
         """Start the world's first process, as the agent does a command."""
         root = self.world.begin()
-        process = self.processes.add_launched(root.pid, root.start_ns + BOOT_TO_UNIX_NS, 1)
+        process = self.processes.add_launched(root.pid, root.start_ns + BOOT_TO_UNIX_NS, 1, {})
         self.world.execute(root, root.leader, "command")
         return process
 

@@ -326,7 +326,8 @@ def test_what_is_no_endpoint_is_refused(text):
         ({}, {"OTEL_TRACES_EXPORTER": "none", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://c"}, "none"),
         ({}, {"OTEL_TRACES_EXPORTER": "console"}, "terminal"),
         ({}, {"OTEL_TRACES_EXPORTER": "zipkin", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://c"}, "otlp"),
-        ({"exporter": "otlp"}, {"OTEL_SDK_DISABLED": "TRUE"}, "none"),
+        ({"exporter": "otlp"}, {"OTEL_SDK_DISABLED": "TRUE"}, "otlp"),
+        ({"endpoint": "http://c"}, {"OTEL_SDK_DISABLED": "TRUE"}, "none"),
         ({}, {"OTEL_SDK_DISABLED": "true"}, "none"),
         ({}, {"OTEL_SDK_DISABLED": "false"}, "terminal"),
         ({}, {"OTEL_SDK_DISABLED": "1"}, "terminal"),
@@ -334,7 +335,7 @@ def test_what_is_no_endpoint_is_refused(text):
     ],
 )
 def test_where_spans_go(options, environ, exporter):
-    """An endpoint means otlp, a file alone means no terminal view, OTEL_SDK_DISABLED means nowhere."""
+    """An endpoint means otlp, a file alone means no terminal view, OTEL_SDK_DISABLED nowhere if not asked."""
     assert resolve("run", options, environ).exporter == exporter
 
 

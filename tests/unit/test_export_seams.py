@@ -361,7 +361,10 @@ def test_partial_success_is_counted(protocol, request_of_calls):
 def test_no_timeout_is_no_limit(protocol, request_of_calls):
     """A timeout of 0 means that there is none, not that there is no time."""
     with Receiver(protocol) as receiver, Sending(receiver.endpoint, protocol, timeout_ns="0s") as transport:
+        limited = transport._exporter if protocol == "grpc" else transport._exporter._client
+
         assert transport.send(request_of_calls).is_delivered
+        assert limited._timeout > 3600
 
 
 @both

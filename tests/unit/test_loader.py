@@ -115,6 +115,15 @@ def load(python: Path | None, **choices: object) -> str:
     return str(caught.value)
 
 
+# Code of a child that is asked nothing but for bcc: who may not use BPF, and where there is no BTF, hears of that first.
+ASK_BCC_ONLY = f"""
+import sys
+sys.path.append({str(CHECKOUT)!r})
+from otel_sysexit.kernel import loader
+loader.check_kernel = loader.offset_flags = lambda: []
+"""
+
+
 def answer(text: str) -> str:
     """Return code of a child that answers *text* and ends."""
     return f"import os, sys; os.write(int(sys.argv[1]), {text.encode()!r}); os._exit(1)\n"
@@ -123,14 +132,14 @@ def answer(text: str) -> str:
 def test_the_wrong_bcc_is_said_by_the_agent(tmp_path):
     """What the child finds instead of bcc reaches the user, with its place."""
     put_bcc(tmp_path, FOREIGN)
-    python = make_python(tmp_path, f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n")
+    python = make_python(tmp_path, f"{ASK_BCC_ONLY}sys.path.insert(0, {str(tmp_path)!r})\n")
 
     assert "is not the BPF compiler's: uninstall it" in load(python)
 
 
 def test_a_missing_bcc_is_said_by_the_agent(tmp_path):
     """A child without bcc says so, with the cure."""
-    python = make_python(tmp_path, "import sys; sys.modules['bcc'] = None\n")
+    python = make_python(tmp_path, f"{ASK_BCC_ONLY}sys.modules['bcc'] = None\n")
 
     assert "python3-bpfcc" in load(python)
 

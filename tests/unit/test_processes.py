@@ -24,16 +24,25 @@ from otel_sysexit.traces import Windows
 DEADLINE_S = 20
 
 
+def _read(pid: int, name: str) -> bytes:
+    return Path(f"/proc/{pid}/{name}").read_bytes()
+
+
 @contextlib.contextmanager
 def running(
     executable: bytes | str = "sleep", command: bytes | str = "sleep", **environ: bytes | str
 ) -> Iterator[int]:
     """Run a process that sleeps; give its pid when it has become what it is to be."""
     found = executable if b"/" in os.fsencode(executable) else shutil.which(executable)
+    given = b"".join(os.fsencode(name) + b"=" + os.fsencode(value) + b"\0" for name, value in environ.items())
     with subprocess.Popen([command, "60"], executable=found, env=environ) as child:
         try:
             deadline = time.monotonic() + DEADLINE_S
-            while os.path.realpath(f"/proc/{child.pid}/exe") != os.fsdecode(os.path.realpath(found)):
+            # The kernel gives a process its arguments and its environment as the last steps of an exec.
+            while [_read(child.pid, "cmdline"), _read(child.pid, "environ")] != [
+                os.fsencode(command) + b"\0" + b"60\0",
+                given,
+            ]:
                 assert time.monotonic() < deadline
                 time.sleep(0.005)
             yield child.pid
@@ -108,7 +117,8 @@ def test_threads_have_their_names():
     processes = Processes(0)
     process = processes.add_running(os.getpid())
     made = [Made("getpid", process=process, tid=tid) for tid in (os.getpid(), thread.native_id)]
-    names = [one.name for one in processes.identify(make_calls(*made)).threads]
+    calls = processes.identify(make_calls(*made))
+    names = [calls.threads[index].name for index in calls.thread.tolist()]
     done.set()
     thread.join()
 
