@@ -166,6 +166,8 @@ class Loader:
             except TimeoutError:
                 data, fds = b"", []
                 self._child.kill()
+        for fd in fds:  # the command must not inherit what keeps the programs attached
+            os.set_inheritable(fd, False)
         _, log = self._child.communicate()
         self._log = log.decode(errors="replace")
         return (json.loads(data) if data else None), fds

