@@ -10,7 +10,7 @@ import errno
 import fnmatch
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
@@ -91,15 +91,6 @@ class Calls:
 
     def __len__(self) -> int:
         return len(self.start_unix_ns)
-
-    def take(self, rows: npt.NDArray[np.intp] | slice) -> "Calls":
-        """Return the calls of *rows*; tables that columns point into are shared."""
-        columns = {
-            name: getattr(self, name)[rows]
-            for name in self.__slots__
-            if name not in ("paths", "kinds", "threads")
-        }
-        return replace(self, **columns)
 
 
 @dataclass(frozen=True, slots=True)

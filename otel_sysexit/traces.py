@@ -36,10 +36,6 @@ class Placement:
     parent_span_id: npt.NDArray[np.uint64]
     """u8[k]."""
 
-    def take(self, rows: npt.NDArray[np.intp] | slice) -> "Placement":
-        """Return the placement of the calls of *rows*; contexts are shared."""
-        return Placement(self.span_id[rows], self.context[rows], self.trace_id, self.parent_span_id)
-
 
 @dataclass(frozen=True, slots=True)
 class Link:

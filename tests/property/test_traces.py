@@ -3,7 +3,6 @@
 from collections import Counter
 from dataclasses import dataclass, field
 
-import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_calls import START_UNIX_NS, Made, make_calls, make_process
@@ -247,21 +246,3 @@ def test_a_process_span_says_how_the_process_ended():
         ({"error.type": "SIG40"}, True),
         ({}, False),
     ]
-
-
-@settings(max_examples=30)
-@given(st.lists(st.integers(0, 2), max_size=20), st.sampled_from([Tree, Windows]))
-def test_taking_rows_keeps_their_places(rows, structure):
-    """Calls that are taken out of a batch with their placement keep trace, parent and id."""
-    processes = [make_process(pid) for pid in (1, 2, 3)]
-    calls = make_calls(*(Made("getpid", process=processes[which]) for which in rows))
-    placement = structure().place(calls)
-    order = np.arange(len(rows))[::-1]
-    taken = placement.take(order)
-
-    assert taken.span_id.tolist() == placement.span_id[order].tolist()
-    assert taken.trace_id[taken.context].tolist() == placement.trace_id[placement.context[order]].tolist()
-    assert (
-        taken.parent_span_id[taken.context].tolist()
-        == placement.parent_span_id[placement.context[order]].tolist()
-    )
