@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+
 from otel_sysexit.calls import BenignErrors, Decoder
 from otel_sysexit.config import BENIGN_ERRORS
 from otel_sysexit.kernel import records

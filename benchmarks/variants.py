@@ -31,7 +31,10 @@ _VISITS: Final = 3
 """How often a visit is tried when others attached BPF programs meanwhile."""
 _SETTLE_SECONDS: Final = 0.05
 """The kernel takes a moment to forget a program after its last descriptor was closed."""
-_LEDGER: Final = re.compile(rb"seen (\d+) = .* emitted (\d+) \+ dropped (\d+) .*= delivered (\d+) \+")
+_LEDGER: Final = re.compile(
+    r"seen (\d+) = filtered (\d+) \+ emitted (\d+) \+ dropped (\d+) \+ in flight (\d+); "
+    r"emitted \d+ = delivered (\d+) \+ undelivered (\d+)"
+)
 _BPFTRACE: Final = """
 tracepoint:raw_syscalls:sys_enter /pid == cpid/ { @start[tid] = nsecs; }
 tracepoint:raw_syscalls:sys_exit /@start[tid]/ {
@@ -45,6 +48,38 @@ _TRACEFS: Final = (
     'mountpoint -q /sys/kernel/tracing || mount -t tracefs tracefs /sys/kernel/tracing; exec "$@"',
     "sh",
 )
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """What the agent says at its end of the calls it saw."""
+
+    seen: int
+    filtered: int
+    emitted: int
+    dropped: int
+    in_flight: int
+    delivered: int
+    undelivered: int
+
+    @classmethod
+    def parse(cls, stderr: bytes) -> "Ledger":
+        """
+        Read it from what the agent printed.
+
+        Raises:
+            RuntimeError: there is no such line.
+        """
+        found = _LEDGER.search(stderr.decode(errors="replace"))
+        if found is None:
+            raise RuntimeError(f"the agent printed no ledger: {stderr.decode(errors='replace')}")
+        return cls(*map(int, found.groups()))
+
+    @property
+    def adds_up(self) -> bool:
+        """Whether it is known what became of each call."""
+        kernel = self.filtered + self.emitted + self.dropped + self.in_flight
+        return (self.seen, self.emitted) == (kernel, self.delivered + self.undelivered)
 
 
 @dataclass(frozen=True)
@@ -139,10 +174,10 @@ class Variants:
     def _full(self) -> bytes:
         options = ("--endpoint", self._endpoint, "--protocol", "grpc")
         done = run([*AGENT, "run", *options, "--", *self._loop])
-        _, emitted, dropped, delivered = ledger(done.stderr)
-        self.emitted += emitted
-        self.dropped += dropped
-        self.delivered += delivered
+        ledger = Ledger.parse(done.stderr)
+        self.emitted += ledger.emitted
+        self.dropped += ledger.dropped
+        self.delivered += ledger.delivered
         return done.stdout
 
     def _tools(self) -> list[Variant]:
@@ -167,17 +202,3 @@ class Variants:
 def _tool(title: str, command: Sequence[str]) -> Variant:
     name = next(word for word in command if word in ("strace", "perf", "bpftrace"))
     return Variant(title, lambda: run(command).stdout, note="" if shutil.which(name) else "not installed")
-
-
-def ledger(stderr: bytes) -> tuple[int, int, int, int]:
-    """
-    Return seen, emitted, dropped and delivered from the agent's last line.
-
-    Raises:
-        RuntimeError: there is no such line.
-    """
-    found = _LEDGER.search(stderr)
-    if found is None:
-        raise RuntimeError(f"the agent said no ledger: {stderr.decode(errors='replace')}")
-    seen, emitted, dropped, delivered = map(int, found.groups())
-    return seen, emitted, dropped, delivered

@@ -12,7 +12,7 @@ from typing import Final
 
 import psutil
 from machine import ENVIRONMENT, loop_cpu, numbers, run, wait_until
-from variants import AGENT, ledger
+from variants import AGENT, Ledger
 
 CALLS: Final = 1_000_000
 _IDLE_SECONDS: Final = 0.5
@@ -33,11 +33,7 @@ _IMPORTS: Final = (
 class Million:
     """What came out of the long run."""
 
-    line: str
-    """The ledger, as printed."""
-    seen: int
-    dropped: int
-    delivered: int
+    ledger: Ledger
     wall_ns_a_call: float
     cpu_ns_a_span: float
     """Of the whole agent, user and system, from the first of these calls until it idles again."""
@@ -45,11 +41,6 @@ class Million:
     """KiB, from /proc/PID/status, when all was delivered."""
     idle_memory: Mapping[str, int]
     """The same before the first of these calls."""
-
-    @property
-    def is_accounted(self) -> bool:
-        """Whether the ledger knows what became of each call."""
-        return self.seen >= CALLS and f"seen {self.seen} = filtered 0 + emitted" in self.line
 
 
 def run_million(program: Path, endpoint: str) -> Million:
@@ -68,14 +59,11 @@ def run_million(program: Path, endpoint: str) -> Million:
         cpu = _wait_for_idle(agent) - cpu_before
         memory = _memory(process.pid)
         _, stderr = process.communicate()
-    seen, _, dropped, delivered = ledger(stderr)
+    ledger = Ledger.parse(stderr)
     return Million(
-        line=next(line for line in stderr.decode().splitlines() if "ledger:" in line),
-        seen=seen,
-        dropped=dropped,
-        delivered=delivered,
+        ledger=ledger,
         wall_ns_a_call=numbers(printed)[0],
-        cpu_ns_a_span=cpu * 1e9 / delivered,
+        cpu_ns_a_span=cpu * 1e9 / ledger.delivered,
         memory=memory,
         idle_memory=idle_memory,
     )

@@ -35,7 +35,7 @@ LEVELS = {
 OTHERS = (
     ("OTEL_RESOURCE_ATTRIBUTES", "`name=value,…`, percent-encoded. Of otel-sysexit itself: added to every Resource, but for `service.*` and what was observed. Of an observed process: describes that process. One error discards the whole value, as the specification wants."),
     ("OTEL_SERVICE_NAME", "Of an observed process: its `service.name`. Of otel-sysexit itself: not used, because the spans are those of the programs that it observes."),
-    ("OTEL_SDK_DISABLED", "`true`: spans go to no collector and no summary is shown; a file asked for with `--output` is written."),
+    ("OTEL_SDK_DISABLED", "`true`: spans go to no collector and no summary is shown, unless `--exporter` or our own variable says where; a file asked for with `--output` is written."),
     ("OTEL_CONFIG_FILE", "Refused with an error: it would make every other variable void, and is not supported."),
     ("HTTP_PROXY, HTTPS_PROXY, NO_PROXY", "Read by the libraries that send."),
     ("NO_COLOR", "Not empty: the summary has no colours."),
@@ -74,7 +74,7 @@ An empty variable counts as not set. What is wrong in an option or in a variable
 | --- | --- |
 | DURATION | `500us`, `10ms`, `1.5s`, `1m30s`. In `OTEL_*` variables: milliseconds, a number alone; a timeout of 0 is no limit. |
 | SIZE | `64KiB`, `16MiB`, `1GiB`, or bytes. |
-| K=V | Percent-encoded where it has a comma or a blank. Several: the option repeated, or commas in a variable. |
+| K=V | As an option: one pair, the value as it stands; the option may be repeated. In a variable: pairs between commas, values percent-encoded. |
 | flags | The option alone; `true` or `false` in a variable. |
 
 ## Settings
@@ -158,7 +158,7 @@ def environment_page() -> str:
     )
     otel = (
         "`OTEL_TRACES_EXPORTER` is `otlp`, `console` (the terminal) or `none`. An endpoint in\n"
-        "`OTEL_EXPORTER_OTLP_TRACES_ENDPOINT` is used as it stands; any other gets `/v1/traces` for HTTP.\n"
+        "`OTEL_EXPORTER_OTLP_TRACES_ENDPOINT` is used as it stands; any other gets `/v1/traces` for HTTP, unless it ends with that.\n"
     )
     others = table(
         "variable",

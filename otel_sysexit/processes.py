@@ -220,7 +220,9 @@ class Processes:
             tgid, tid = pair >> 32, pair & 0xFFFFFFFF
             timeline = self._timelines.get(tgid)
             if timeline is None:  # its start was dropped (counted): /proc may know it
-                timeline = self._timelines[tgid] = self._recover(tgid)
+                timeline = self._timelines[tgid] = self._recover(
+                    tgid, int(calls.start_unix_ns[inverse == index].min())
+                )
             changes = timeline.changes(tid)
             firsts[index] = len(threads)
             threads += [
@@ -235,11 +237,11 @@ class Processes:
             thread[rows] += at.astype(np.uint32)
         return replace(calls, thread=thread, threads=threads)
 
-    def _recover(self, pid: int) -> _Timeline:
+    def _recover(self, pid: int, seen_unix_ns: int) -> _Timeline:
         try:
             self.add_running(pid)
         except psutil.Error:
-            process = Process(pid, 0)
+            process = Process(pid, seen_unix_ns)  # it started no later than its first call that is known
             process.image = Image(process, UNKNOWN)
             return _Timeline([(0, process.image)], {})
         return self._timelines[pid]

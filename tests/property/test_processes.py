@@ -173,7 +173,7 @@ def test_the_last_thread_counts_once(threads):
 
 
 def test_a_call_of_nobody_is_still_a_call():
-    """A call whose process's start was lost has a process of its id, and an unknown program."""
+    """A call whose process's start was lost has a process of its id and an unknown program, as old as the call."""
     reader = Reader(World())
     reader.begin()
     stranger = reader.world.fork(reader.world.alive[0], reader.world.alive[0].leader)
@@ -183,3 +183,4 @@ def test_a_call_of_nobody_is_still_a_call():
     ((_, thread),) = reader.found
 
     assert (thread.process.pid, thread.image.executable_name) == (stranger.pid, "unknown")
+    assert thread.process.start_unix_ns == reader.world.calls[0].end_ns
