@@ -199,7 +199,8 @@ static __always_inline bool emit_paths(struct call_record *record)
 	record->string_seq = next_string_seq();
 	/* A switch over constants: the verifier refuses a variable index into ring memory on old kernels. */
 	#define PATH_ARG(n) ((n) == 1 ? record->args[0] : (n) == 2 ? record->args[1] : \
-			     (n) == 3 ? record->args[2] : (n) == 4 ? record->args[3] : record->args[4])
+			     (n) == 3 ? record->args[2] : (n) == 4 ? record->args[3] : \
+			     (n) == 5 ? record->args[4] : record->args[5])
 	emit_path(PATH_ARG(first), STRING_FIRST_PATH, record->string_seq, record->string_cpu);
 	if (second)
 		emit_path(PATH_ARG(second), STRING_SECOND_PATH, record->string_seq, record->string_cpu);

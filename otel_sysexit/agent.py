@@ -19,7 +19,7 @@ import numpy.typing as npt
 import psutil
 
 from otel_sysexit.calls import Calls, Decoder
-from otel_sysexit.command import Command
+from otel_sysexit.command import Command, find_executable
 from otel_sysexit.config import Config
 from otel_sysexit.errors import AgentError
 from otel_sysexit.kernel import records
@@ -229,6 +229,9 @@ def run(config: Config, loader: Loader, argv: Sequence[str], environ: Mapping[st
         AgentError: we cannot.
     """
     check_pid_namespace()
+    find_executable(
+        argv[0], environ.get("PATH", os.defpath)
+    )  # a slip of the pen need not wait for the compiler
     capture = loader.capture()  # a Ctrl-C until now just ends us
     signals = Signals()
     command = Command(argv, environ, signals.original_mask)

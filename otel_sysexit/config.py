@@ -19,7 +19,6 @@ from otel_sysexit.environment import (
     parse_boolean,
     parse_milliseconds_ns,
     parse_pairs,
-    parse_resource_attributes,
 )
 from otel_sysexit.errors import AgentError
 from otel_sysexit.syscalls import Selection, parse_selection
@@ -229,7 +228,7 @@ def resolve(command: str, options: Mapping[str, Any], environ: Mapping[str, str]
         raise AgentError(
             "OTEL_CONFIG_FILE is set, which would make all other OTEL_* variables void, and is not supported: unset it"
         )
-    given["resource_attributes"] = parse_resource_attributes(environ.get("OTEL_RESOURCE_ATTRIBUTES", ""))
+    given["resource_attributes"] = _own_resource_attributes(environ, warnings)
     given.setdefault("ring_bytes", RING_BYTES[command])
 
     def is_ours(name: str) -> bool:
@@ -241,6 +240,14 @@ def resolve(command: str, options: Mapping[str, Any], environ: Mapping[str, str]
     if is_asked and ("client_key" in given) != ("client_certificate" in given):
         raise AgentError("mutual TLS needs both --client-key and --client-certificate")
     return Config(**given, warnings=tuple(warnings))
+
+
+def _own_resource_attributes(environ: Mapping[str, str], warnings: list[str]) -> dict[str, str]:
+    try:
+        return parse_pairs(environ.get("OTEL_RESOURCE_ATTRIBUTES", ""))
+    except ValueError as error:
+        warnings.append(f"OTEL_RESOURCE_ATTRIBUTES is ignored: {error}")
+        return {}
 
 
 def _look_up(

@@ -132,6 +132,8 @@ class Processes:
         for row, task in enumerate(tasks):
             kind, tid, time_ns = int(task["kind"]), int(task["tid"]), int(task["time_ns"])
             timeline = self._timelines.get(int(task["tgid"]))
+            if timeline is None and kind == TaskKind.END:
+                continue  # of a process that was told already: two threads that end at once may both look like the last
             if timeline is None or kind == TaskKind.PROCESS_START:
                 timeline = self._start(task, time_ns)
             if kind == TaskKind.EXEC:

@@ -26,7 +26,7 @@ from otel_sysexit.kernel.maps import Map, possible_cpus, wait_for_running_progra
 from otel_sysexit.kernel.ring import Ring
 
 _PAGE_SIZE: Final = os.sysconf("SC_PAGESIZE")
-_TASKS_BYTES: Final = 1 << 20
+_TASKS_BYTES: Final = 4 << 20
 _LOADER_SECONDS: Final = 60.0
 # Interpreters that may have the distribution's bcc, after our own.
 _SYSTEM_PYTHON: Final = "/usr/bin/python3"

@@ -29,6 +29,7 @@ _NO_LIMIT_SECONDS: Final = 86_400.0
 """What a timeout of 0 means (specification, configuration/common.md); the exporters take it for their own default."""
 _PAUSE_SECONDS: Final = 1.0
 """At least this long lies between two exports of one request; within an export the exporters have their own back-off."""
+_REASONS_MAX: Final = 20
 _NOT_SENT: Final = "not sent in time"
 
 
@@ -302,7 +303,7 @@ class Exporter:
     def refuse(self, count: int) -> None:
         """Count calls that never came here because there was no room."""
         with self._changed:
-            self.undelivered["queue full"] += count
+            self._lose(count, "queue full")
 
     def close(self) -> None:
         """Deliver what is queued, until nothing was for the flush timeout; what is left then counts as undelivered."""
@@ -333,7 +334,9 @@ class Exporter:
 
     def _lose(self, calls: int, reason: str) -> None:
         if calls:
-            self.undelivered[reason] += calls
+            # The words are the collector's: however many it has, what is kept is bounded.
+            is_known = reason in self.undelivered or len(self.undelivered) < _REASONS_MAX
+            self.undelivered[reason if is_known else "other reasons"] += calls
 
     def _work(self) -> None:
         encoder = SpanEncoder(self._config.resource_attributes)
