@@ -19,7 +19,6 @@ ENVIRONMENT: Final[Mapping[str, str]] = {
 """For the agent: nothing in it configures us, and it is this checkout that runs."""
 _LINKS: Final = ("anon_inode:bpf_link", "anon_inode:bpf-link")
 _PACKAGES: Final = {"strace": "strace", "perf": "linux-perf", "bpftrace": "bpftrace"}
-_QUIET_SECONDS: Final = 5.0
 
 
 def describe() -> str:
@@ -88,11 +87,23 @@ def is_quiet() -> bool:
     return not any(links(pid) for pid in os.listdir("/proc") if pid.isdigit())  # noqa: PTH208
 
 
-def wait_for_quiet() -> None:
-    """Wait a while for others to detach theirs."""
-    end = time.monotonic() + _QUIET_SECONDS
-    while not is_quiet() and time.monotonic() < end:
-        time.sleep(0.05)
+class Patience:
+    """With others who keep BPF programs attached for a while: some for the whole run, then it goes on beside them."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+
+    def spend(self, since: float) -> bool:
+        """Take off the time since then (`time.monotonic()`); return whether some is left."""
+        self._seconds -= time.monotonic() - since
+        return self._seconds > 0
+
+    def wait(self) -> None:
+        """Wait until it is quiet, or there is none left."""
+        before = time.monotonic()
+        while not is_quiet() and time.monotonic() - before < self._seconds:
+            time.sleep(0.05)
+        self.spend(before)
 
 
 def numbers(lines: bytes) -> list[float]:

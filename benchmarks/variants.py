@@ -15,20 +15,20 @@ from machine import (
     ENVIRONMENT,
     HERE,
     ROOT,
+    Patience,
     is_quiet,
     links,
     loop_cpu,
     numbers,
     run,
-    wait_for_quiet,
     wait_until,
 )
 
 AGENT: Final = [sys.executable, "-m", "otel_sysexit"]
 _BCC_PYTHON: Final = "/usr/bin/python3"
 _LINKS_OF_THE_AGENT: Final = 6
-_VISITS: Final = 3
-"""How often a visit is tried when others attached BPF programs meanwhile."""
+_PATIENCE_SECONDS: Final = 30.0
+"""Spent in all on waiting for others to detach their programs, and on visits that they spoilt."""
 _SETTLE_SECONDS: Final = 0.05
 """The kernel takes a moment to forget a program after its last descriptor was closed."""
 _LEDGER: Final = re.compile(
@@ -107,13 +107,14 @@ class Variant:
     """Of each chunk of each visit, per call."""
     note: str = ""
 
-    def measure(self) -> None:
-        """Visit once, again if others attached something meanwhile."""
-        for attempt in range(_VISITS):
-            wait_for_quiet()
+    def measure(self, patience: Patience) -> None:
+        """Visit once; again if others attached something meanwhile."""
+        while True:
+            patience.wait()
+            before = time.monotonic()
             printed = self.visit()
             time.sleep(_SETTLE_SECONDS)
-            if is_quiet() or attempt == _VISITS - 1:
+            if is_quiet() or not patience.spend(before):
                 self.ns += numbers(printed)
                 return
 
@@ -140,11 +141,12 @@ class Variants:
     def measure(self, rounds: int) -> None:
         """Measure every row *rounds* times, in a new order each time."""
         chance = np.random.default_rng()
+        patience = Patience(_PATIENCE_SECONDS)
         for number in range(rounds):
             print(f"\rround {number + 1} of {rounds} ", end="", file=sys.stderr, flush=True)
             for index in chance.permutation(len(self.rows)).tolist():
                 if not self.rows[index].note:
-                    self.rows[index].measure()
+                    self.rows[index].measure(patience)
         print(file=sys.stderr)
 
     def _empty_pair(self) -> bytes:

@@ -32,6 +32,8 @@ def read_environment() -> dict[str, str]:
 _ENVIRON = read_environment()
 # Columns are added and shifted here, no matrices multiplied: threads for that would only cost memory.
 os.environ["OPENBLAS_NUM_THREADS"] = "1"
+# What gRPC's core would write on stderr is in the ledger, in other words.
+os.environ["GRPC_VERBOSITY"] = "NONE"
 # config.py reads these as the specification wants; the exporters would read them again, and some of them otherwise.
 for _name in [name for name in os.environ if name.startswith("OTEL_EXPORTER_OTLP_")]:
     del os.environ[_name]

@@ -203,7 +203,9 @@ class Agent:
         deliveries = [
             Delivery(exporter.name, exporter.delivered, {**exporter.undelivered, **unread})
             for exporter in self._exporters
-        ] or [Delivery("the terminal", emitted - self._lost_at_end, unread)]
+        ]
+        if self._config.exporter == "terminal":
+            deliveries.append(Delivery("the terminal", emitted - self._lost_at_end, unread))
         return Account(kernel, len(self.capture.in_flight()), deliveries)
 
 
@@ -229,9 +231,8 @@ def run(config: Config, loader: Loader, argv: Sequence[str], environ: Mapping[st
         AgentError: we cannot.
     """
     check_pid_namespace()
-    find_executable(
-        argv[0], environ.get("PATH", os.defpath)
-    )  # a slip of the pen need not wait for the compiler
+    # A slip of the pen need not wait for the compiler.
+    find_executable(argv[0], environ.get("PATH", os.defpath))
     capture = loader.capture()  # a Ctrl-C until now just ends us
     signals = Signals()
     command = Command(argv, environ, signals.original_mask)
@@ -245,41 +246,61 @@ def run(config: Config, loader: Loader, argv: Sequence[str], environ: Mapping[st
     except BaseException:
         command.discard()
         raise
-    interrupted_at = float("inf")
-
-    def handle(number: signal.Signals, is_for_group: bool) -> None:
-        nonlocal interrupted_at
-        if not is_for_group:
-            command.send_signal(number)
-        if number == signal.SIGINT:
-            # Who signals us and then our group, as timeout(1) does, means one.
-            if time.monotonic() - interrupted_at > _SECOND_SIGNAL_SECONDS:
-                agent.abort()
-            interrupted_at = min(interrupted_at, time.monotonic())
-
     early = signals.pending()
     if early is not None:  # told to end before it began
         command.discard()
         return 128 + early
     command.release()
+    _pass_signals(signals, command, agent)
+    return _see_to_the_end(command, agent)
+
+
+def _pass_signals(signals: Signals, command: Command, agent: Agent) -> None:
+    """Let the command have its signals; a second Ctrl-C, or one after its end, is for us."""
+    repeat = _Repeat()
+
+    def handle(number: signal.Signals, is_for_group: bool) -> None:
+        if not is_for_group:
+            command.send_signal(number)
+        if number == signal.SIGINT and (command.has_ended() or repeat.is_second()):
+            agent.abort()
+
     signals.watch(handle)
     agent.watch(signals.fd)
     agent.watch(command.pidfd)
-    ended = select.poll()
-    ended.register(command.pidfd, select.POLLIN)
+
+
+def _see_to_the_end(command: Command, agent: Agent) -> int:
+    """Trace *command* until it ends and return its exit status, whatever happens to us."""
     try:
-        agent.loop(lambda: bool(ended.poll(0)))
+        agent.loop(command.has_ended)
     except Exception as error:  # noqa: BLE001 (a bug of ours must not cost the command's exit status)
         explain_bug(error)
         return command.reap()
-    if agent.is_aborted:
-        command.send_signal(signal.SIGKILL)
-    status = command.reap()
+    if agent.is_aborted and not command.has_ended():
+        command.discard()
+        status = _INTERRUPTED
+    else:
+        status = command.reap()
     try:
         agent.finish()
     except Exception as error:  # noqa: BLE001 (as above)
         explain_bug(error)
-    return _INTERRUPTED if agent.is_aborted else status
+    return status
+
+
+class _Repeat:
+    """Tells a second signal from the first one's echo: who signals us and then our group, as timeout(1) does, means one."""
+
+    def __init__(self) -> None:
+        self._first_at = float("inf")
+
+    def is_second(self) -> bool:
+        """Take note of a signal; return whether it came a while after the first."""
+        now = time.monotonic()
+        is_second = now - self._first_at > _SECOND_SIGNAL_SECONDS
+        self._first_at = min(self._first_at, now)
+        return is_second
 
 
 def attach(config: Config, loader: Loader) -> int:
@@ -304,19 +325,19 @@ def attach(config: Config, loader: Loader) -> int:
     agent.connect(capture)
     for pid in config.pids:
         _follow(agent, pid)
-    stopped_at = float("inf")
+    repeat = _Repeat()
+    stops: list[signal.Signals] = []
 
     def handle(number: signal.Signals, is_for_group: bool) -> None:  # noqa: ARG001 (of the callback's form)
-        nonlocal stopped_at
         if number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
-            if time.monotonic() - stopped_at > _SECOND_SIGNAL_SECONDS:
+            stops.append(number)
+            if repeat.is_second():
                 agent.abort()
-            stopped_at = min(stopped_at, time.monotonic())
 
     signals.watch(handle)
     agent.watch(signals.fd)
     end = time.monotonic() + config.duration_ns / 1e9 if config.duration_ns is not None else float("inf")
-    agent.loop(lambda: time.monotonic() >= min(end, stopped_at) or not capture.has_targets())
+    agent.loop(lambda: bool(stops) or time.monotonic() >= end or not capture.has_targets())
     agent.finish()
     return _INTERRUPTED if agent.is_aborted else 0
 

@@ -181,6 +181,8 @@ class Decoder:
         self.clock = Clock()
         self._benign_errors = benign_errors
         self._strings = np.empty(0, records.STRING)
+        self._last_seqs: dict[int, np.uint32] = {}
+        """Number of the last string that came, by CPU."""
         self._execs = np.empty(0, records.STRING)
         self._exec_paths = np.empty(0, records.STRING)
 
@@ -195,13 +197,23 @@ class Decoder:
         return max(2 * named + _SLACK - len(self._strings), 0)
 
     def lacks_strings(self, calls: npt.NDArray[Any]) -> bool:
-        """Whether *calls* (dtype CALL) name strings that were not added yet."""
-        wanted = _keys(calls[(calls["kind_flags"] & records.HAS_STRING) != 0], "string_")
-        return not np.isin(wanted, np.concatenate((_keys(self._strings), _keys(self._exec_paths)))).all()
+        """Whether *calls* (dtype CALL) name strings that were not added yet and can still come: not those that were dropped."""
+        named = calls[(calls["kind_flags"] & records.HAS_STRING) != 0]
+        have = np.concatenate((_keys(self._strings), _keys(self._exec_paths)))
+        missing = named[~np.isin(_keys(named, "string_"), have)]
+        for cpu in np.unique(missing["string_cpu"]).tolist():
+            last = self._last_seqs.get(cpu)
+            # On a CPU strings come in the order of their numbers, which go round at 2^32: what was overtaken was dropped.
+            ahead = 0 if last is None else last - missing["string_seq"][missing["string_cpu"] == cpu]
+            if not np.all((ahead > 0) & (ahead < 1 << 31)):
+                return True
+        return False
 
     def add_strings(self, strings: npt.NDArray[Any]) -> None:
         """Keep *strings* (dtype STRING) for the calls that name them."""
         self._strings = np.concatenate((self._strings, strings)) if len(self._strings) else strings
+        for cpu in np.unique(strings["cpu"]).tolist():
+            self._last_seqs[cpu] = strings["seq"][strings["cpu"] == cpu][-1]
 
     def take_exec_strings(self, tasks: npt.NDArray[Any], strings: npt.NDArray[Any]) -> dict[int, ExecStrings]:
         """

@@ -5,6 +5,7 @@ In: argv and environment. Out: a pid to make a target of, and an exit status as 
 """
 
 import os
+import select
 import shutil
 import signal
 import sys
@@ -97,6 +98,10 @@ class Command:
         with suppress(OSError):  # ended; or, having changed its user, not ours to signal
             signal.pidfd_send_signal(self.pidfd, number)
 
+    def has_ended(self) -> bool:
+        """Whether it is over; it may still wait to be reaped."""
+        return bool(select.select([self.pidfd], [], [], 0)[0])
+
     def reap(self) -> int:
         """Wait for its end and return its exit status; 128 + signal when it was killed."""
         _, status = os.waitpid(self.pid, 0)
@@ -104,7 +109,7 @@ class Command:
         return code if code >= 0 else 128 - code
 
     def discard(self) -> None:
-        """End the child that was never released."""
+        """End it at once, released or not."""
         self.send_signal(signal.SIGKILL)
         self.reap()
 

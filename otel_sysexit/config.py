@@ -132,6 +132,13 @@ def parse_file(text: str) -> str:
     return text
 
 
+def parse_output(text: str) -> str:
+    """Return the path of a file to write; raises ValueError."""
+    if text == "-":
+        raise ValueError("the command has standard output; for ours write /dev/stdout")
+    return text
+
+
 def one_of(*choices: str) -> Callable[[str], str]:
     """Return a parser for one word of *choices*, in any case."""
 
@@ -190,12 +197,12 @@ SETTINGS: Final = (
     Setting("certificate", parse_file, "CA certificates to trust (PEM).", "FILE", "the system's", _otlp("CERTIFICATE")),
     Setting("client_key", parse_file, "Private key for mutual TLS (PEM).", "FILE", "", _otlp("CLIENT_KEY")),
     Setting("client_certificate", parse_file, "Certificate for mutual TLS (PEM).", "FILE", "", _otlp("CLIENT_CERTIFICATE")),
-    Setting("output", str, "Write OTLP JSON lines to FILE.", "FILE", short="-o"),
+    Setting("output", parse_output, "Write OTLP JSON lines to FILE.", "FILE", short="-o"),
     Setting("live", parse_boolean, "Print each call as it happens, one line."),
     Setting("quiet", parse_boolean, "Print nothing at the end but errors.", short="-q"),
     Setting("syscalls", parse_selection, "Only these: names, globs, classes, '!' takes away: 'openat,read*,%net,!futex'.", "SET", "all"),
     Setting("min_duration_ns", parse_duration_ns, "Only calls that took at least this long.", "DURATION", "0s", option="min-duration"),
-    Setting("errors_only", parse_boolean, "Only calls that failed."),
+    Setting("errors_only", parse_boolean, "Only calls that failed, benignly or not."),
     Setting("benign_errors", BenignErrors, "Failures that are no errors: ERRNO or GLOB:ERRNO.", "LIST", BENIGN_ERRORS),
     Setting("ring_bytes", parse_ring_bytes, "Buffer for calls between kernel and agent, a power of two.", "SIZE", "64MiB; attach: 16MiB", option="ring-size"),
     Setting("flush_timeout_ns", parse_duration_ns, "After the end, how long to wait while nothing can be delivered.", "DURATION", "5s", option="flush-timeout"),

@@ -21,6 +21,7 @@ I8: TypeAlias = npt.NDArray[np.int64]
 
 LONGEST = 20
 """How many of the longest calls are kept."""
+_FAILURES_MAX = 1_000
 PROCESSES_MAX = 1000
 """How many processes are kept, the first that were seen."""
 _MORE_PROCESSES_MAX = 20_000
@@ -101,6 +102,17 @@ class _Totals:
     histogram: I8 = field(default_factory=lambda: np.full(KINDS_MAX, _UNSEEN, np.int64))  # its row
 
 
+@dataclass(slots=True)
+class FailureFigures:
+    """One way in which one kind of call failed."""
+
+    kind: Kind
+    errno: int
+    count: int = 0
+    example: str = ""
+    """The last one, written as a line."""
+
+
 class Statistics:
     """
     Running figures of all calls, and the longest of them.
@@ -117,6 +129,7 @@ class Statistics:
         self.processes: dict[tuple[int, int], ProcessFigures] = {}
         self.start_unix_ns = 0
         self.end_unix_ns = 0
+        self._failures: dict[int, FailureFigures] = {}
         self._more_processes: set[int] = set()
         self._totals = _Totals()
         self._histograms: I8 = np.zeros((16, _BUCKETS), np.int64)
@@ -134,6 +147,13 @@ class Statistics:
         self._add_to_kinds(calls)
         self._add_to_processes(calls)
         self._add_to_longest(calls)
+        self._add_to_failures(calls)
+
+    def cover(self, process: Process) -> None:
+        """Let the time that is shown reach over the whole life of *process*, filtered calls or none."""
+        begin = process.begin_unix_ns
+        self.start_unix_ns = min(self.start_unix_ns or begin, begin)
+        self.end_unix_ns = max(self.end_unix_ns, process.end_unix_ns or begin)
 
     def see(self, process: Process) -> None:
         """Take note of a process, or of its latest state, whether or not it has made a call."""
@@ -162,6 +182,24 @@ class Statistics:
         order = seen[np.argsort(-self._totals.total_ns[seen], kind="stable")]
         rest = self._together(order[most:]) if len(order) > most else None
         return [self._together(order[i : i + 1]) for i in range(min(most, len(order)))], rest
+
+    def failures(self, most: int) -> list[FailureFigures]:
+        """Return the most frequent failures, the most frequent first."""
+        return sorted(self._failures.values(), key=lambda one: (-one.count, one.kind.name, one.errno))[:most]
+
+    def _add_to_failures(self, calls: Calls) -> None:
+        rows = np.flatnonzero(calls.outcome == Outcome.FAILED)[::-1]
+        packed = calls.kind[rows].astype(np.int64) << 12 | calls.errno[rows]
+        found, lasts, counts = np.unique(packed, return_index=True, return_counts=True)
+        texts = describe(calls, rows[lasts].tolist())
+        for key, count, text in zip(found.tolist(), counts.tolist(), texts, strict=True):
+            figures = self._failures.get(key)
+            if figures is None:
+                if len(self._failures) >= _FAILURES_MAX:
+                    continue
+                figures = self._failures[key] = FailureFigures(calls.kinds[key >> 12], key & 0xFFF)
+            figures.count += count
+            figures.example = text
 
     def _together(self, indices: npt.NDArray[np.intp]) -> KindFigures:
         totals = self._totals

@@ -21,9 +21,10 @@ from otel_sysexit.calls import Calls
 from otel_sysexit.identity import Process
 from otel_sysexit.live import escape
 from otel_sysexit.summary import KindFigures, ProcessFigures, Statistics
-from otel_sysexit.syscalls import Kind
+from otel_sysexit.syscalls import Kind, errno_name
 
 _KINDS_SHOWN = 25
+_FAILURES_SHOWN = 10
 _PROCESSES_SHOWN = 30  # and the ancestors of these
 _GAP = 2
 _UNITS = (("ns", 1), ("µs", 1e3), ("ms", 1e6), ("s", 1e9))
@@ -136,6 +137,8 @@ class Summary:
     def see(self, process: Process) -> None:
         """Take note of a process whether or not it has made a call that is recorded."""
         self._statistics.see(process)
+        if self._command and process.parent is None and process.begin_unix_ns:
+            self._statistics.cover(process)
 
     def render(self, console: Console, ledger_line: str, hint: str) -> None:
         """
@@ -155,6 +158,8 @@ class Summary:
             _write_longest(page, self._statistics)
         if self._statistics.calls:
             _write_kinds(page, self._statistics)
+        if self._statistics.failures(1):
+            _write_failures(page, self._statistics)
         page.line(Text())
         page.line(Text(escape(ledger_line)))
         if hint:
@@ -370,6 +375,22 @@ def _write_kinds(page: _Page, statistics: Statistics) -> None:
             _Column("max", cells(lambda one: format_duration(one.max_ns)), importance=6),
         ],
     )
+
+
+def _write_failures(page: _Page, statistics: Statistics) -> None:
+    failures = statistics.failures(_FAILURES_SHOWN)
+    columns = [
+        _Column(
+            "failures",
+            [Text(f"{one.kind.name} {errno_name(one.errno)}", "red") for one in failures],
+            justify="left",
+        ),
+        _Column("count", [Text(f"{one.count:,}") for one in failures]),
+        _Column(
+            "the last one", [Text(one.example) for one in failures], importance=1, justify="left", minimum=24
+        ),
+    ]
+    page.table("failures", columns)
 
 
 # --- progress ---------------------------------------------------------------------------------------------------------

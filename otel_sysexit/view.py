@@ -45,7 +45,9 @@ class View:
         self._config = config
         is_shown = config.exporter == "terminal" and not config.quiet
         self._summary = Summary(title) if is_shown else None
-        self._progress = None if config.live or config.quiet else Progress(sys.stderr)
+        # A line that is drawn again and again would wipe what a command writes on the same terminal.
+        is_shared = bool(title) and sys.stdout is not None and sys.stdout.isatty()
+        self._progress = None if config.live or config.quiet or is_shared else Progress(sys.stderr)
         self._origin_unix_ns = 0
         self._calls = 0
         self._live_threads: set[int] = set()

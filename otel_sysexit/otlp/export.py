@@ -228,7 +228,11 @@ def _plain(error: Exception) -> str:
     while inner.args and isinstance(inner.args[0], Exception):
         inner = inner.args[0]
     words = str(getattr(inner, "reason", inner))
-    return (words if inner is error else words.rpartition(": ")[2]) or "no connection"
+    if "Errno" in words:
+        words = words[words.rindex("[Errno") :]
+    elif " object at 0x" in words:
+        words = words.partition(": ")[2]
+    return words or "no connection"
 
 
 def _partial_success(response: Any) -> Answer:
