@@ -159,3 +159,26 @@ def test_no_calls_have_no_figures() -> None:
     """A run may record nothing."""
     statistics = statistics_of(batch([]))
     assert (statistics.calls, statistics.by_kind(5), statistics.longest) == (0, ([], None), [])
+
+
+def test_failures_are_counted_by_call_and_errno_with_the_last_one() -> None:
+    """Failures of one call and errno are one line, over batches; benign ones are none; the most frequent come first."""
+    statistics = Statistics()
+    failed, benign = {"ret": -2, "outcome": Outcome.FAILED}, {"ret": -11, "outcome": Outcome.BENIGN}
+    statistics.add(make_calls(Made("open", paths=(b"/a",), **failed), Made("read", **benign)))
+    statistics.add(
+        make_calls(Made("open", paths=(b"/b",), **failed), Made("unlink", paths=(b"/c",), **failed))
+    )
+    found = statistics.failures(10)
+
+    assert [(one.kind.name, one.errno, one.count) for one in found] == [("open", 2, 2), ("unlink", 2, 1)]
+    assert "/b" in found[0].example
+
+
+def test_the_time_shown_covers_the_command() -> None:
+    """However few calls pass the filters, the scale is the command's whole life."""
+    statistics = Statistics()
+    statistics.add(make_calls(Made(start_ns=500, duration_ns=10)))
+    statistics.cover(make_process(7, begin_unix_ns=START_UNIX_NS + 100, end_unix_ns=START_UNIX_NS + 900))
+
+    assert (statistics.start_unix_ns, statistics.end_unix_ns) == (START_UNIX_NS + 100, START_UNIX_NS + 900)
