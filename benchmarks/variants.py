@@ -1,11 +1,12 @@
 """What a call costs while this or that is attached: bare, two empty programs, we in several modes, other tools."""
 
+import contextlib
 import re
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -159,15 +160,12 @@ class Variants:
         return printed
 
     def _other_target(self) -> bytes:
-        with subprocess.Popen(["sleep", "600"]) as other:
+        with _running(["sleep", "600"]) as other:
             command = [*AGENT, "attach", "--quiet", "--exporter", "none", "--pid", str(other.pid)]
-            with subprocess.Popen(command, env=ENVIRONMENT) as agent:
+            with _running(command) as agent:
                 wait_until(lambda: links(agent.pid) == _LINKS_OF_THE_AGENT, "attached")
                 time.sleep(_SETTLE_SECONDS)  # it adds its target then
-                printed = run(self._loop).stdout
-                agent.terminate()
-            other.terminate()
-        return printed
+                return run(self._loop).stdout
 
     def _filtered_out(self) -> bytes:
         options = ("--quiet", "--exporter", "none", "--syscalls", "openat")
@@ -199,6 +197,16 @@ class Variants:
             if not row.note and not row.visit():
                 row.note = "does not work here"
         return rows
+
+
+@contextlib.contextmanager
+def _running(command: Sequence[str]) -> Iterator[subprocess.Popen[bytes]]:
+    """Run *command* for the duration of a `with` block."""
+    with subprocess.Popen(command, env=ENVIRONMENT) as process:
+        try:
+            yield process
+        finally:
+            process.terminate()
 
 
 def _tool(title: str, command: Sequence[str]) -> Variant:
