@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -33,33 +33,18 @@ from otel_sysexit.signals import Signals
 from otel_sysexit.traces import Structure, Tree, Windows
 from otel_sysexit.view import View, explain_bug
 
+if TYPE_CHECKING:
+    from otel_sysexit.otlp.jsonl import JsonLinesFile
+
 _ROUND_SECONDS: Final = 0.1
 """How long calls may wait in the ring when few are made; many force a wake-up."""
-_ROUND_CALLS_MAX: Final = 8_192
+_ROUND_CALLS_MAX: Final = 4_096
 """Calls in one batch: what is worked on at once decides the agent's memory."""
 _BUSY_SECONDS: Final = 0.005
 """How long a record that is being written on another CPU is waited for."""
 _INITIAL_PID_NAMESPACE: Final = 0xEFFFFFFC
 _SECOND_SIGNAL_SECONDS: Final = 0.2
 _INTERRUPTED: Final = 128 + signal.SIGINT
-
-
-def make_exporters(config: Config) -> list[Exporter]:
-    """
-    Start what *config* wants spans to go to.
-
-    Raises:
-        AgentError: an output file cannot be written.
-    """
-    exporters = []
-    if config.output is not None:
-        from otel_sysexit.otlp.jsonl import LINE_BYTES_MAX, JsonLinesFile  # noqa: PLC0415 (seldom needed)
-
-        file = JsonLinesFile(config.output)
-        exporters.append(Exporter(config.output, lambda: file, config, bytes_max=LINE_BYTES_MAX))
-    if config.exporter == "otlp":
-        exporters.append(Exporter(str(config.endpoint), lambda: make_transport(config), config))
-    return exporters
 
 
 def _read_all(ring: Ring) -> npt.NDArray[Any]:
@@ -83,14 +68,31 @@ class Agent:
         self._no_calls = self._decoder.decode(np.empty(0, records.CALL))
         self._view = View(config, title)
         self._exporters: list[Exporter] = []
+        self._file: JsonLinesFile | None = None
         self._poll = select.epoll()
         self._capture: Capture | None = None
         self._lost_at_end = 0
         self.is_aborted = False
 
+    def open_output(self) -> None:
+        """
+        Open the file to write, if there is one.
+
+        Raises:
+            AgentError: it cannot be written.
+        """
+        if self._config.output is not None:
+            from otel_sysexit.otlp.jsonl import JsonLinesFile  # noqa: PLC0415 (seldom needed)
+
+            self._file = JsonLinesFile(self._config.output)
+
     def start_exporters(self) -> None:
-        """Start the threads that deliver; after any fork."""
-        self._exporters = make_exporters(self._config)
+        """Start the threads that deliver: after any fork, and when nothing waits for us that their imports could delay."""
+        file, config = self._file, self._config
+        if file is not None:
+            self._exporters.append(Exporter(str(config.output), lambda: file, config, file.line_bytes_max))
+        if config.exporter == "otlp":
+            self._exporters.append(Exporter(str(config.endpoint), lambda: make_transport(config), config))
 
     def watch(self, fd: int) -> None:
         """Let *fd* end a wait each time it becomes readable."""
@@ -124,7 +126,7 @@ class Agent:
         capture = self.capture
         # In this order: what a call or a task refers to is submitted before it, so it is read after it.
         room = self._room()
-        if room == 0 and capture.calls.is_nearly_full():
+        if capture.calls.is_nearly_full() and any(exporter.is_stalled() for exporter in self._exporters):
             self._shed()
         raw_calls = capture.calls.read(min(room, _ROUND_CALLS_MAX))
         tasks = _read_all(capture.tasks)
@@ -233,13 +235,13 @@ def run(config: Config, loader: Loader, argv: Sequence[str], environ: Mapping[st
     check_pid_namespace()
     # A slip of the pen need not wait for the compiler.
     find_executable(argv[0], environ.get("PATH", os.defpath))
+    tree = Tree()
+    agent = Agent(config, tree, " ".join(argv))
+    agent.open_output()
     capture = loader.capture()  # a Ctrl-C until now just ends us
     signals = Signals()
     command = Command(argv, environ, signals.original_mask)
-    tree = Tree()
     try:
-        agent = Agent(config, tree, " ".join(argv))
-        agent.start_exporters()
         agent.connect(capture)
         tree.set_root(agent.processes.add_launched(command.pid, time.time_ns(), os.getpid(), environ))
         capture.add_thread(command.pid, SlotState.LAUNCHING)
@@ -252,6 +254,7 @@ def run(config: Config, loader: Loader, argv: Sequence[str], environ: Mapping[st
         return 128 + early
     command.release()
     _pass_signals(signals, command, agent)
+    agent.start_exporters()
     return _see_to_the_end(command, agent)
 
 
@@ -318,13 +321,14 @@ def attach(config: Config, loader: Loader) -> int:
             raise AgentError(f"{pid} is this program itself")
         if not psutil.pid_exists(pid):
             raise AgentError(f"there is no process {pid}")
+    agent = Agent(config, Windows(), "")
+    agent.open_output()
     capture = loader.capture()  # a Ctrl-C until now just ends us
     signals = Signals()
-    agent = Agent(config, Windows(), "")
-    agent.start_exporters()
     agent.connect(capture)
     for pid in config.pids:
         _follow(agent, pid)
+    agent.start_exporters()
     repeat = _Repeat()
     stops: list[signal.Signals] = []
 

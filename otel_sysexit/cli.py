@@ -76,8 +76,9 @@ def attach(context: click.Context, /, **options: Any) -> int:
 def make_request(config: Config) -> Request:
     """Return what *config* asks of the kernel side."""
     paths = path_arguments_table()
-    wanted = wanted_table(config.syscalls)
-    # Packed as bpf/calls.bpf.c wants it: in the set, second path argument, first path argument.
+    wanted = wanted_table(config.syscalls) if config.syscalls else np.zeros_like(paths)
+    # Packed as bpf/calls.bpf.c wants it: in the set, second path argument, first path argument. Entries that are 0 are
+    # not written, so the first is set only where it is looked at.
     table = (wanted << 7 | (paths >> 4 & 0x07) << 3 | paths & 0x07).astype(np.uint8)
     return Request(
         calls_bytes=config.ring_bytes,

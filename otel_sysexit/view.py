@@ -5,6 +5,7 @@ import traceback
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from otel_sysexit.calls import Calls
 from otel_sysexit.config import Config
@@ -12,6 +13,10 @@ from otel_sysexit.identity import Process
 from otel_sysexit.kernel.capture import Capture
 from otel_sysexit.kernel.records import Ledger
 from otel_sysexit.ledger import Account
+from otel_sysexit.progress import Progress
+
+if TYPE_CHECKING:
+    from otel_sysexit.terminal import Summary
 
 _HINT = "To send this to a collector: otel-sysexit run --endpoint http://localhost:4318 -- COMMAND"
 
@@ -35,16 +40,20 @@ def explain_bug(error: BaseException) -> None:
     say(f"internal error, please report it: {type(error).__name__}: {error}{where}")
 
 
+def _make_summary(title: str) -> "Summary":
+    from otel_sysexit.terminal import Summary  # noqa: PLC0415 (only where it is shown: rich comes with it)
+
+    return Summary(title)
+
+
 class View:
     """Everything on the terminal of one run."""
 
     def __init__(self, config: Config, title: str) -> None:
         """*title* names the run: the command as it was written, or nothing."""
-        from otel_sysexit.terminal import Progress, Summary  # noqa: PLC0415 (while the loader compiles)
-
         self._config = config
         is_shown = config.exporter == "terminal" and not config.quiet
-        self._summary = Summary(title) if is_shown else None
+        self._summary = _make_summary(title) if is_shown else None
         # A line that is drawn again and again would wipe what a command writes on the same terminal.
         is_shared = bool(title) and sys.stdout is not None and sys.stdout.isatty()
         self._progress = None if config.live or config.quiet or is_shared else Progress(sys.stderr)

@@ -22,7 +22,7 @@ from otel_sysexit.errors import AgentError
 from otel_sysexit.otlp.spans import REQUEST_BYTES_MAX, Request, SpanEncoder
 from otel_sysexit.traces import Placement, Span
 
-QUEUE_CALLS_MAX: Final = 32_768
+QUEUE_CALLS_MAX: Final = 16_384
 """Calls that wait in memory; what comes on top waits in the kernel's ring, where dropping is counted."""
 _RETRYABLE_STATUSES: Final = (429, 502, 503, 504)
 _NO_LIMIT_SECONDS: Final = 86_400.0
@@ -30,6 +30,7 @@ _NO_LIMIT_SECONDS: Final = 86_400.0
 _PAUSE_SECONDS: Final = 1.0
 """At least this long lies between two exports of one request; within an export the exporters have their own back-off."""
 _REASONS_MAX: Final = 20
+_STALLED_SECONDS: Final = 5.0
 _NOT_SENT: Final = "not sent in time"
 
 
@@ -289,6 +290,7 @@ class Exporter:
         self._is_busy = False
         self._is_closing = False
         self._give_up_at = float("inf")
+        self._delivered_at = time.monotonic()
         self._transport: Transport | None = None
         self._thread = threading.Thread(target=self._work, name="export", daemon=True)
         self._thread.start()
@@ -303,6 +305,10 @@ class Exporter:
             self._batches.append(batch)
             self._waiting += len(batch.calls)
             self._changed.notify()
+
+    def is_stalled(self) -> bool:
+        """Whether nothing was delivered for a while though there was something to deliver."""
+        return self.room() == 0 and time.monotonic() - self._delivered_at > _STALLED_SECONDS
 
     def refuse(self, count: int) -> None:
         """Count calls that never came here because there was no room."""
@@ -397,6 +403,7 @@ class Exporter:
             if not answer.is_delivered:
                 self._lose(calls, answer.reason)
                 return
+            self._delivered_at = time.monotonic()
             if self._is_closing and self._give_up_at:
                 self._extend()
             # Which spans were rejected is not said: calls are by far the most.

@@ -24,6 +24,8 @@ _IDS: Final = frozenset({"traceId", "spanId", "parentSpanId"})
 class JsonLinesFile:
     """A transport that writes."""
 
+    line_bytes_max = LINE_BYTES_MAX
+
     def __init__(self, path: str) -> None:
         """
         Open *path* anew.

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from otel_sysexit.terminal import Progress
+from otel_sysexit.progress import Progress
 
 
 class Clock:
