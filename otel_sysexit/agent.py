@@ -72,6 +72,7 @@ class Agent:
         self._poll = select.epoll()
         self._capture: Capture | None = None
         self._lost_at_end = 0
+        self._shed_calls = 0
         self.is_aborted = False
 
     def open_output(self) -> None:
@@ -144,6 +145,7 @@ class Agent:
     def _shed(self) -> None:
         """Give up the oldest calls: nothing is sent, and who made the calls in the ring cannot be kept in mind for ever."""
         count = len(self.capture.calls.read(_ROUND_CALLS_MAX))
+        self._shed_calls += count
         for exporter in self._exporters:
             exporter.refuse(count)
 
@@ -207,7 +209,8 @@ class Agent:
             for exporter in self._exporters
         ]
         if self._config.exporter == "terminal":
-            deliveries.append(Delivery("the terminal", emitted - self._lost_at_end, unread))
+            unshown = {**unread, **({"queue full": self._shed_calls} if self._shed_calls else {})}
+            deliveries.append(Delivery("the terminal", emitted - sum(unshown.values()), unshown))
         return Account(kernel, len(self.capture.in_flight()), deliveries)
 
 
