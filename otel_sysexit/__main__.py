@@ -47,22 +47,19 @@ def main() -> NoReturn:
 
     from otel_sysexit.cli import cli  # noqa: PLC0415
     from otel_sysexit.command import CommandError  # noqa: PLC0415
-    from otel_sysexit.errors import EXIT_STATUS, AgentError  # noqa: PLC0415
+    from otel_sysexit.errors import EXIT_STATUS, USAGE_STATUS, AgentError  # noqa: PLC0415
     from otel_sysexit.view import explain_bug, say  # noqa: PLC0415
 
     # The exporters log each retry; what matters of it is in the ledger, with its reason.
     logging.getLogger("opentelemetry").setLevel(logging.CRITICAL + 1)
     try:
         status = cli.main(prog_name="otel-sysexit", standalone_mode=False, obj=_ENVIRON)
-    except CommandError as error:
+    except (CommandError, AgentError) as error:
         say(str(error))
         status = error.exit_status
-    except AgentError as error:
-        say(str(error))
-        status = EXIT_STATUS
     except click.ClickException as error:
         say(f"{error.format_message()} (try --help)")
-        status = EXIT_STATUS
+        status = USAGE_STATUS
     except OSError as error:  # --help on a full disk
         say(str(error))
         status = EXIT_STATUS

@@ -50,11 +50,9 @@ def test_a_command_that_cannot_be_executed_is_126(invoke, tmp_path, mode):
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["run", "--no-such-option", "--", "/bin/true"],
         ["run", "--min-duration", "soon", "--", "/bin/true"],
         ["run", "--syscalls", "opennat", "--", "/bin/true"],
         ["run", "-o", "/nonexistent/folder/spans.jsonl", "--", "/bin/true"],
-        ["run"],
     ],
 )
 def test_our_own_failure_is_125(invoke, arguments):
@@ -62,6 +60,16 @@ def test_our_own_failure_is_125(invoke, arguments):
     finished = invoke(*arguments)
 
     assert finished.returncode == 125
+    assert "otel-sysexit: " in finished.stderr.decode()
+    assert "Traceback" not in finished.stderr.decode()
+
+
+@pytest.mark.parametrize("arguments", [["run", "--no-such-option", "--", "/bin/true"], ["run"]])
+def test_a_mistake_is_2(invoke, arguments):
+    """What is no command line of ours gives 2 and an explanation without a traceback."""
+    finished = invoke(*arguments)
+
+    assert finished.returncode == 2
     assert "otel-sysexit: " in finished.stderr.decode()
     assert "Traceback" not in finished.stderr.decode()
 

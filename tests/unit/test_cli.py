@@ -13,6 +13,8 @@ import otel_sysexit
 from otel_sysexit.config import SETTINGS
 
 FAILURE = 125
+USAGE = 2
+BAD_SETTING = 125  # what config.resolve refuses
 NO_PROCESS = str(2**22 - 1)  # the largest id that Linux may give out, and hardly ever does
 
 
@@ -52,6 +54,17 @@ def assert_one_line(done: subprocess.CompletedProcess, *words: str, status: int 
         (["run", "--bogus", "--", "true"], ["No such option '--bogus'"]),
         (["run", "--pid", "1", "--", "true"], ["No such option '--pid'"]),
         (["run", "--ring-size"], ["'--ring-size' requires an argument"]),
+        (["attach", "extra"], ["extra"]),
+    ],
+)
+def test_a_mistake_is_one_line(arguments, words):
+    """What is no command line of ours is said in one line, without a traceback, and ends with 2."""
+    assert_one_line(otel_sysexit_cli(*arguments), *words, status=USAGE)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
         (["run", "--syscalls", "opennat", "--", "true"], ["--syscalls", "'opennat'", "nearest: openat"]),
         (["run", "--syscalls", "%nett", "--", "true"], ["'%nett'", "nearest: %net"]),
         (["run", "--syscalls", "a\nb", "--", "true"], [r"'a\nb'"]),
@@ -62,26 +75,25 @@ def assert_one_line(done: subprocess.CompletedProcess, *words: str, status: int 
         (["attach", "--pid", "x"], ["--pid: 'x' is no process id"]),
         (["attach", "--pid", NO_PROCESS], [f"there is no process {NO_PROCESS}"]),
         (["attach", "--pid", "1", "--duration", "1d"], ["--duration: '1d' is no duration"]),
-        (["attach", "extra"], ["extra"]),
     ],
 )
-def test_a_mistake_is_one_line(arguments, words):
-    """Whatever is wrong on the command line is said in one line, without a traceback, and ends with 125."""
-    assert_one_line(otel_sysexit_cli(*arguments), *words)
+def test_an_impossible_wish_is_one_line(arguments, words):
+    """What an option cannot mean is said in one line that names it."""
+    assert_one_line(otel_sysexit_cli(*arguments), *words, status=BAD_SETTING)
 
 
 @pytest.mark.parametrize(
-    ("environ", "words"),
+    ("environ", "words", "status"),
     [
-        ({"OTEL_SYSEXIT_SYSCALLS": "opennat"}, ["OTEL_SYSEXIT_SYSCALLS", "nearest: openat"]),
-        ({"OTEL_SYSEXIT_QUIET": "1"}, ["OTEL_SYSEXIT_QUIET: '1' is neither true nor false"]),
-        ({"OTEL_CONFIG_FILE": "otel.yaml"}, ["OTEL_CONFIG_FILE is set"]),
-        ({"OTEL_SYSEXIT_BCC_PYTHON": "/nowhere/python"}, ["/nowhere/python", "No such file"]),
+        ({"OTEL_SYSEXIT_SYSCALLS": "opennat"}, ["OTEL_SYSEXIT_SYSCALLS", "nearest: openat"], BAD_SETTING),
+        ({"OTEL_SYSEXIT_QUIET": "1"}, ["OTEL_SYSEXIT_QUIET: '1' is neither true nor false"], BAD_SETTING),
+        ({"OTEL_CONFIG_FILE": "otel.yaml"}, ["OTEL_CONFIG_FILE is set"], BAD_SETTING),
+        ({"OTEL_SYSEXIT_BCC_PYTHON": "/nowhere/python"}, ["/nowhere/python", "No such file"], FAILURE),
     ],
 )
-def test_a_mistake_in_the_environment_is_one_line(environ, words):
+def test_a_mistake_in_the_environment_is_one_line(environ, words, status):
     """A variable of ours that is wrong is named as an option would be."""
-    assert_one_line(otel_sysexit_cli("run", "--", "true", environ=environ), *words)
+    assert_one_line(otel_sysexit_cli("run", "--", "true", environ=environ), *words, status=status)
 
 
 @pytest.mark.parametrize(
@@ -118,7 +130,7 @@ def test_the_agent_does_not_trace_itself():
         cwd=Path(otel_sysexit.__file__).parents[1],
     )
 
-    assert_one_line(done, "is this program itself")
+    assert_one_line(done, "is this program itself", status=BAD_SETTING)
 
 
 @pytest.mark.skipif(os.geteuid() == 0 and shutil.which("setpriv") is None, reason="root, and no setpriv")
