@@ -352,7 +352,8 @@ int on_sys_exit(struct bpf_raw_tracepoint_args *ctx)
 /* TP_PROTO(struct pt_regs *regs, long id) */
 int on_sys_enter(struct bpf_raw_tracepoint_args *ctx)
 {
-	u32 tid = (u32)bpf_get_current_pid_tgid();
+	u64 pid_tgid = bpf_get_current_pid_tgid();
+	u32 tid = (u32)pid_tgid;
 	s32 nr = (s32)ctx->args[1];	/* orig_ax may carry more bits, or be changed by a tracer */
 	u8 abi = current_abi();
 	struct slot *slot;
@@ -381,6 +382,7 @@ int on_sys_enter(struct bpf_raw_tracepoint_args *ctx)
 	slot->nr = nr;
 	slot->abi = abi;
 	slot->tid = tid;
+	slot->tgid = pid_tgid >> 32;
 	slot->has_execed = 0;
 	count(LEDGER_SEEN);
 	slot->start_ns = bpf_ktime_get_boot_ns();

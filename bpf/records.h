@@ -152,14 +152,15 @@ enum slot_state {
 };
 
 /*
- *   0  start_ns    8  nr    12  tid    16  interrupted_nr    20  exit_status
- *  24  string_seq 28  string_cpu    30  abi    31  state
- *  32  has_execed 33  reserved[7]
+ *   0  start_ns       8  nr         12  tid     16  tgid      20  interrupted_nr
+ *  24  exit_status   28  string_seq 32  string_cpu   34  abi  35  state
+ *  36  has_execed    37  reserved[3]            40  file      44  reserved2
  */
 struct slot {
-	__u64 start_ns;		/* 0: no call is in flight */
+	__u64 start_ns;		/* 0: no call is in flight; 1: one that was sampled out */
 	__s32 nr;
 	__u32 tid;
+	__u32 tgid;
 	__s32 interrupted_nr;	/* the call that restart_syscall would go on with */
 	__u32 exit_status;	/* argument of exit, exit_group */
 	__u32 string_seq;	/* of the exec in flight */
@@ -167,12 +168,14 @@ struct slot {
 	__u8 abi;
 	__u8 state;
 	__u8 has_execed;	/* the call in flight replaced the program: registers are gone */
-	__u8 reserved[7];
+	__u8 reserved[3];
+	__u32 file;
+	__u32 reserved2;
 };
 
 _Static_assert(sizeof(struct call_record) == 96, "call_record has no holes");
 _Static_assert(sizeof(struct string_record) == 16 + STRING_SIZE, "string_record has no holes");
 _Static_assert(sizeof(struct task_record) == 64, "task_record has no holes");
-_Static_assert(sizeof(struct slot) == 40, "slot has no holes");
+_Static_assert(sizeof(struct slot) == 48, "slot has no holes");
 
 #endif

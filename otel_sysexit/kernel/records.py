@@ -66,6 +66,7 @@ SLOT = np.dtype(
         ("start_ns", "<u8"),
         ("nr", "<i4"),
         ("tid", "<u4"),
+        ("tgid", "<u4"),
         ("interrupted_nr", "<i4"),
         ("exit_status", "<u4"),
         ("string_seq", "<u4"),
@@ -73,7 +74,9 @@ SLOT = np.dtype(
         ("abi", "u1"),
         ("state", "u1"),
         ("has_execed", "u1"),
-        ("reserved", "u1", (7,)),
+        ("reserved", "u1", (3,)),
+        ("file", "<u4"),
+        ("reserved2", "<u4"),
     ]
 )
 
