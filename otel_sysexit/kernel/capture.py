@@ -260,11 +260,10 @@ class Capture:
         return not self._pending.is_empty()
 
     def in_flight(self) -> npt.NDArray[Any]:
-        """Return the slots (dtype SLOT) of the calls that have not returned yet."""
-        slots: npt.NDArray[Any] = np.frombuffer(
-            b"".join(value for _, value in self._pending.items()), records.SLOT
-        )
-        live: npt.NDArray[Any] = slots[slots["start_ns"] != 0]
+        """Return the slots (dtype SLOT) of the calls that have not returned yet, but for those that were sampled out."""
+        _, values = self._pending.read()
+        slots: npt.NDArray[Any] = values.view(records.SLOT).reshape(-1)
+        live: npt.NDArray[Any] = slots[slots["start_ns"] > records.SAMPLED_OUT_NS]
         return live
 
     def ledger(self) -> dict[records.Ledger, int]:

@@ -1,23 +1,32 @@
 """
 BPF maps by descriptor, without bcc: bpf(2) through ctypes.
 
-Keys and values are bytes as the kernel has them. Descriptors come from the loader and may be used after every
+Keys and values are bytes as the kernel has them, or rows of bytes where all of a map are read. Descriptors come from the loader and may be used after every
 capability was dropped (since Linux commit c8644cd0efe7, in v5.19; before it
 CAP_BPF is needed).
 """
 
 import ctypes
+import errno
 import os
 import platform
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+import numpy as np
+import numpy.typing as npt
+
 _SYSCALL_NUMBER: Final = {"x86_64": 321, "aarch64": 280}
-_LOOKUP, _UPDATE, _DELETE, _GET_NEXT_KEY = 1, 2, 3, 4
+_LOOKUP, _UPDATE, _DELETE, _GET_NEXT_KEY, _LOOKUP_BATCH = 1, 2, 3, 4, 24
 _NOEXIST: Final = 1
+_BATCH_ELEMENTS: Final = 1024
+_ENOTSUPP: Final = 524
+"""The kernel's own, linux/errno.h: the type of map knows no batches."""
 _MEMBARRIER: Final = {"x86_64": 324, "aarch64": 283}
 _MEMBARRIER_CMD_GLOBAL: Final = 1
+
+_Rows = npt.NDArray[np.uint8]
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -34,8 +43,23 @@ class _ElementAttributes(ctypes.Structure):
     )
 
 
+class _BatchAttributes(ctypes.Structure):
+    """The members of `union bpf_attr` that batch commands use (since Linux commit cb4d03ab499d, in v5.6)."""
+
+    _fields_ = (
+        ("in_batch", ctypes.c_uint64),
+        ("out_batch", ctypes.c_uint64),
+        ("keys", ctypes.c_uint64),
+        ("values", ctypes.c_uint64),
+        ("count", ctypes.c_uint32),
+        ("map_fd", ctypes.c_uint32),
+        ("elem_flags", ctypes.c_uint64),
+        ("flags", ctypes.c_uint64),
+    )
+
+
 class Map:
-    """A map whose elements are read and written one at a time."""
+    """A map whose elements are read and written one at a time, or read all together."""
 
     def __init__(self, fd: int, key_size: int, value_size: int) -> None:
         """Use the map *fd*; sizes in bytes (per-CPU maps: of all CPUs' values together)."""
@@ -79,6 +103,60 @@ class Map:
             if value is not None:
                 yield key, value
 
+    def read(self) -> tuple[_Rows, _Rows]:
+        """
+        Return all keys, u1[n, key size], and their values, u1[n, value size], in no order.
+
+        Elements that come or go meanwhile may be missed. A hash of n elements takes about n / 1024 system calls; where
+        the kernel refuses to read many at once, two for each element.
+
+        Raises:
+            OSError: the kernel refuses to be read at all.
+        """
+        try:
+            return self._read_batches()
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, _ENOTSUPP):
+                raise
+        elements = list(self.items())
+        keys, values = (
+            (b"".join(column) for column in zip(*elements, strict=True)) if elements else (b"", b"")
+        )
+        return self._rows(keys, self._key_size), self._rows(values, self._value_size)
+
+    def _read_batches(self) -> tuple[_Rows, _Rows]:
+        """Read bucket after bucket; see __htab_map_lookup_and_delete_batch in kernel/bpf/hashtab.c."""
+        capacity = _BATCH_ELEMENTS
+        keys, values = self._buffers(capacity)
+        # Where to go on, as the kernel writes it: a bucket's number, or in other types of maps a key.
+        place = ctypes.create_string_buffer(max(self._key_size, 8))
+        attributes = _BatchAttributes(out_batch=ctypes.addressof(place), map_fd=self.fd)
+        parts: list[tuple[_Rows, _Rows]] = []
+        code = 0
+        while code != errno.ENOENT:  # the last bucket was read
+            attributes.keys, attributes.values = keys.ctypes.data, values.ctypes.data
+            attributes.count = capacity
+            code = _bpf(_LOOKUP_BATCH, attributes)
+            if code == errno.ENOSPC:  # the next bucket has more elements; nothing was read
+                capacity *= 2
+                keys, values = self._buffers(capacity)
+                continue
+            if code not in (0, errno.ENOENT):
+                raise OSError(code, os.strerror(code))
+            attributes.in_batch = attributes.out_batch
+            parts.append((keys[: attributes.count].copy(), values[: attributes.count].copy()))
+        all_keys, all_values = zip(*parts, strict=True)
+        return np.concatenate(all_keys), np.concatenate(all_values)
+
+    def _buffers(self, capacity: int) -> tuple[_Rows, _Rows]:
+        return np.empty((capacity, self._key_size), np.uint8), np.empty(
+            (capacity, self._value_size), np.uint8
+        )
+
+    @staticmethod
+    def _rows(raw: bytes, size: int) -> _Rows:
+        return np.frombuffer(raw, np.uint8).reshape(-1, size)
+
     def _call(
         self, command: int, key: bytes | None, value: ctypes.Array[ctypes.c_char] | None, flags: int = 0
     ) -> bool:
@@ -89,9 +167,14 @@ class Map:
             value=0 if value is None else ctypes.addressof(value),
             flags=flags,
         )
-        number = _SYSCALL_NUMBER[platform.machine()]
-        result = _libc.syscall(number, command, ctypes.byref(attributes), ctypes.sizeof(attributes))
-        return bool(result == 0)
+        return not _bpf(command, attributes)
+
+
+def _bpf(command: int, attributes: ctypes.Structure) -> int:
+    """Call bpf(2); return 0 or the errno, which ctypes keeps, too."""
+    number = _SYSCALL_NUMBER[platform.machine()]
+    result = _libc.syscall(number, command, ctypes.byref(attributes), ctypes.sizeof(attributes))
+    return ctypes.get_errno() if result else 0
 
 
 def possible_cpus() -> int:

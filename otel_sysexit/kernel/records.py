@@ -80,6 +80,9 @@ SLOT = np.dtype(
     ]
 )
 
+SAMPLED_OUT_NS = 1
+"""`start_ns` in a slot whose call is in flight and will be no span; 0: no call is in flight."""
+
 
 class CallKind(enum.IntEnum):
     """How a call ended (low four bits of `kind_flags`)."""

@@ -22,17 +22,20 @@ def test_the_running_kernel_has_its_cpus():
 
 
 class Kernel:
-    """A bpf(2) that is asked of a map held here: keys and values of 4 bytes."""
+    """A bpf(2) that is asked of a map held here: keys and values of 4 bytes, two keys in each bucket."""
 
     def __init__(self, elements: dict[bytes, bytes], limit: int = 3) -> None:
         self.elements = elements
         self.limit = limit
+        self.batch_errno = 0
         self.calls: list[tuple[int, int]] = []
 
     def syscall(self, number: int, command: int, attributes: object, size: int) -> int:
         """Do as BPF_MAP_{LOOKUP,UPDATE,DELETE,GET_NEXT_KEY}_ELEM do."""
         found = attributes._obj
         self.calls.append((number, size))
+        if command == maps._LOOKUP_BATCH:
+            return self._lookup_batch(found)
         read = lambda at: maps.ctypes.string_at(at, 4)  # noqa: E731 (two words for one thing)
         key = read(found.key) if found.key else None
         code = 0
@@ -49,6 +52,28 @@ class Kernel:
         maps.ctypes.set_errno(code)
         return -1 if code else 0
 
+    def _lookup_batch(self, found: object) -> int:
+        """Give whole buckets, as many as there is room for."""
+        room, found.count = found.count, 0
+        code = self.batch_errno
+        keys = sorted(self.elements)
+        bucket = int.from_bytes(maps.ctypes.string_at(found.in_batch, 4), "little") if found.in_batch else 0
+        while not code and keys[2 * bucket :]:
+            content = keys[2 * bucket : 2 * bucket + 2]
+            if found.count + len(content) > room:
+                code = 0 if found.count else errno.ENOSPC
+                break
+            for key in content:
+                maps.ctypes.memmove(found.keys + 4 * found.count, key, 4)
+                maps.ctypes.memmove(found.values + 4 * found.count, self.elements[key], 4)
+                found.count += 1
+            bucket += 1
+        else:
+            code = code or errno.ENOENT
+        maps.ctypes.memmove(found.out_batch, bucket.to_bytes(4, "little"), 4)
+        maps.ctypes.set_errno(code)
+        return -1 if code else 0
+
     def _update(self, key: bytes, value: bytes, flags: int) -> int:
         if flags == maps._NOEXIST and key in self.elements:
             return errno.EEXIST
@@ -61,6 +86,13 @@ class Kernel:
         keys = sorted(self.elements)
         later = keys if key is None else [one for one in keys if one > key]
         return later[0] if later else None
+
+
+class Going(dict[bytes, bytes]):
+    """Elements that are listed still, but are there no more when they are asked for."""
+
+    def __contains__(self, key: object) -> bool:
+        return False
 
 
 @pytest.fixture
@@ -124,9 +156,47 @@ def test_an_element_that_goes_meanwhile_is_left_out(kernel):
     """A key whose element went between two questions is not there."""
     items = Map(7, 4, 4).items()
     next(items)
-    lookup, kernel.syscall = kernel.syscall, lambda *asked: -1 if asked[1] == maps._LOOKUP else lookup(*asked)
+    kernel.elements = Going(kernel.elements)
 
     assert list(items) == []
+
+
+def read(found: Map) -> dict[bytes, bytes]:
+    """Return all that a map gives, as a dict; no key may come twice."""
+    keys, values = found.read()
+    assert (keys.shape, keys.dtype) == (values.shape, values.dtype) == ((len(keys), 4), "u1")
+    elements = {key.tobytes(): value.tobytes() for key, value in zip(keys, values, strict=True)}
+    assert len(elements) == len(keys)
+    return elements
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 7])
+@pytest.mark.parametrize("capacity", [1, 2, 3, 1024])
+def test_all_elements_are_read_at_once(kernel, monkeypatch, count, capacity):
+    """However many fit, and however many buckets that takes, read() gives each element once."""
+    monkeypatch.setattr(maps, "_BATCH_ELEMENTS", capacity)
+    kernel.elements = {b"key%d" % at: b"val%d" % at for at in range(count)}
+
+    assert read(Map(7, 4, 4)) == kernel.elements
+
+
+@pytest.mark.parametrize("refusal", [errno.EINVAL, maps._ENOTSUPP])
+@pytest.mark.parametrize("count", [0, 2])
+def test_without_batches_elements_are_read_one_by_one(kernel, refusal, count):
+    """A kernel that reads no batches, or none of this type of map, gives the same."""
+    kernel.elements = {b"key%d" % at: b"val%d" % at for at in range(count)}
+    kernel.batch_errno = refusal
+
+    assert read(Map(7, 4, 4)) == kernel.elements
+
+
+def test_other_refusals_are_errors(kernel):
+    """A kernel that refuses us altogether is not asked again in another way."""
+    kernel.batch_errno = errno.EPERM
+    with pytest.raises(PermissionError):
+        Map(7, 4, 4).read()
+
+    assert len(kernel.calls) == 1
 
 
 def test_what_is_no_map_is_an_error():
