@@ -10,7 +10,7 @@ from pathlib import Path
 FOLDER = Path(__file__).parent
 sys.path.insert(0, str(FOLDER.parent))
 
-from otel_sysexit.attributes import ATTRIBUTES, SCHEMA_URL  # noqa: E402 (the checkout need not be installed)
+from otel_sysexit.attributes import ATTRIBUTES, EVENTS, SCHEMA_URL  # noqa: E402 (the checkout need not be installed)
 from otel_sysexit.config import SETTINGS, Setting  # noqa: E402
 
 LEVELS = {
@@ -31,10 +31,17 @@ LEVELS = {
         "With `attach`: at most 2,000 calls or 10 s of a process, linked to the window before.",
     ),
     "link": ("Link", "From a window's root to another."),
+    "log": (
+        "Log record",
+        "An event below the program's Resource; its body says it in words. It has these, and `thread.*` and `syscall.*` but for the result.",
+    ),
 }
 OTHERS = (
     ("OTEL_RESOURCE_ATTRIBUTES", "`name=value,…`, percent-encoded. Of otel-sysexit itself: added to every Resource, but for `service.*` and what was observed. Of an observed process: describes that process. One error discards the whole value, as the specification wants."),
     ("OTEL_SERVICE_NAME", "Of an observed process: its `service.name`. Of otel-sysexit itself: not used, because the spans are those of the programs that it observes."),
+    ("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", "Where log records go (calls in flight), as it stands. Without it: where spans go, for HTTP with `/v1/logs` instead of `/v1/traces`. All else about sending is as for spans."),
+    ("OTEL_EXPORTER_OTLP_LOGS_HEADERS", "Headers of log records. Without it `OTEL_EXPORTER_OTLP_HEADERS`; and the headers of spans when log records go where these go."),
+    ("OTEL_LOGS_EXPORTER", "`none`: log records go to no collector."),
     ("OTEL_SDK_DISABLED", "`true`: spans go to no collector and no summary is shown, unless `--exporter` or our own variable says where; a file asked for with `--output` is written."),
     ("OTEL_CONFIG_FILE", "Refused with an error: it would make every other variable void, and is not supported."),
     ("HTTP_PROXY, HTTPS_PROXY, NO_PROXY", "Read by the libraries that send."),
@@ -128,7 +135,8 @@ def attributes_page() -> str:
             if one.level == level
         ]
         parts.append(f"## {title}\n\n{about}\n\n" + table("attribute", "type", "name", "meaning", rows=rows))
-    return "\n".join(parts)
+    events = table("event name", "meaning", rows=[row(code(one.name), one.note) for one in EVENTS])
+    return "\n".join([*parts, events])
 
 
 def setting_row(setting: Setting) -> str:

@@ -22,14 +22,17 @@ from otel_sysexit.calls import Calls, Decoder
 from otel_sysexit.command import Command, find_executable
 from otel_sysexit.config import Config
 from otel_sysexit.errors import AgentError
+from otel_sysexit.identity import Thread
 from otel_sysexit.kernel import records
 from otel_sysexit.kernel.capture import Capture, Loader
 from otel_sysexit.kernel.records import Ledger, SlotState
 from otel_sysexit.kernel.ring import Ring
 from otel_sysexit.ledger import Account, Delivery
-from otel_sysexit.otlp.export import Batch, Exporter, make_transport
+from otel_sysexit.otlp.export import Batch, Exporter
+from otel_sysexit.otlp.transport import make_transport
 from otel_sysexit.processes import Processes
-from otel_sysexit.signals import Signals
+from otel_sysexit.signals import REPORT, Signals
+from otel_sysexit.stuck import StuckCalls, all_in_flight, describe
 from otel_sysexit.traces import Structure, Tree, Windows
 from otel_sysexit.view import View, explain_bug
 
@@ -38,6 +41,8 @@ if TYPE_CHECKING:
 
 _ROUND_SECONDS: Final = 0.1
 """How long calls may wait in the ring when few are made; many force a wake-up."""
+_LOOK_SECONDS: Final = 1.0
+"""How often stuck calls are looked for, if at all."""
 _ROUND_CALLS_MAX: Final = 4_096
 """Calls in one batch: what is worked on at once decides the agent's memory."""
 _BUSY_SECONDS: Final = 0.005
@@ -56,6 +61,10 @@ def _read_all(ring: Ring) -> npt.NDArray[Any]:
     return np.concatenate(parts) if len(parts) > 1 else parts[0]
 
 
+def _boot_ns() -> int:
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+
+
 class Agent:
     """One run of the pipeline, from the loader's start to the last line on the terminal."""
 
@@ -71,6 +80,10 @@ class Agent:
         self._file: JsonLinesFile | None = None
         self._poll = select.epoll()
         self._capture: Capture | None = None
+        self._stuck = StuckCalls(config.stuck_after_ns, _boot_ns()) if config.stuck_after_ns else None
+        self._next_look = time.monotonic() + _LOOK_SECONDS if self._stuck else float("inf")
+        self._is_report_asked = False
+        self._log_exporters: list[Exporter] = []
         self._lost_at_end = 0
         self._shed_calls = 0
         self.is_aborted = False
@@ -92,8 +105,12 @@ class Agent:
         file, config = self._file, self._config
         if file is not None:
             self._exporters.append(Exporter(str(config.output), lambda: file, config, file.line_bytes_max))
+        self._log_exporters += self._exporters
         if config.exporter == "otlp":
-            self._exporters.append(Exporter(str(config.endpoint), lambda: make_transport(config), config))
+            to_collector = Exporter(str(config.endpoint), lambda: make_transport(config), config)
+            self._exporters.append(to_collector)
+            if config.logs_endpoint is not None:
+                self._log_exporters.append(to_collector)
 
     def watch(self, fd: int) -> None:
         """Let *fd* end a wait each time it becomes readable."""
@@ -116,8 +133,44 @@ class Agent:
     def loop(self, is_done: Callable[[], bool]) -> None:
         """Deliver until *is_done* or aborted."""
         while not is_done() and not self.is_aborted:
-            if self._round() < _ROUND_CALLS_MAX:  # else there is more
+            is_look_due = self._is_report_asked or time.monotonic() >= self._next_look
+            if (self._look() if is_look_due else self._round()) < _ROUND_CALLS_MAX:  # else there is more
                 self._poll.poll(_ROUND_SECONDS)
+
+    def ask_for_report(self) -> None:
+        """Have all calls in flight reported with the next round; may be called from another thread."""
+        self._is_report_asked = True
+
+    def _look(self) -> int:
+        """Do a round, and report calls in flight: those that are stuck, and all if asked for."""
+        now_ns = _boot_ns()
+        slots = self.capture.in_flight()
+        count = self._round()  # whose they are was said before they began, so it has been read now
+        if self._stuck is not None and time.monotonic() >= self._next_look:
+            self._next_look = time.monotonic() + _LOOK_SECONDS
+            self._report(self._stuck.due(slots, now_ns), now_ns, is_stuck=True)
+        if self._is_report_asked:
+            self._is_report_asked = False
+            self._report(all_in_flight(slots), now_ns, is_stuck=False)
+        return count
+
+    def _report(self, slots: npt.NDArray[Any], now_ns: int, *, is_stuck: bool) -> None:
+        """Say that calls are in flight: on the terminal, and in log records."""
+        offset_ns = self._decoder.clock.offset_ns()
+
+        def find_thread(tgid: int, tid: int) -> Thread | None:
+            return self.processes.thread_at(tgid, tid, now_ns)
+
+        calls = describe(slots, now_ns, offset_ns, self._decoder.kinds, find_thread)
+        if calls or not is_stuck:
+            self._view.report_in_flight(calls)
+        if calls and self._log_exporters:
+            from otel_sysexit.otlp.logs import encode_in_flight  # noqa: PLC0415 (seldom needed)
+
+            extra = self._config.resource_attributes
+            for request in encode_in_flight(calls, now_ns + offset_ns, extra, is_stuck=is_stuck):
+                for exporter in self._log_exporters:
+                    exporter.add_logs(request)
 
     def _room(self) -> int:
         return min((exporter.room() for exporter in self._exporters), default=_ROUND_CALLS_MAX)
@@ -205,7 +258,12 @@ class Agent:
         emitted = kernel[Ledger.EMITTED]
         unread = {"not read in time": self._lost_at_end} if self._lost_at_end else {}
         deliveries = [
-            Delivery(exporter.name, exporter.delivered, {**exporter.undelivered, **unread})
+            Delivery(
+                exporter.name,
+                exporter.calls.delivered,
+                {**exporter.calls.undelivered, **unread},
+                exporter.log_records.undelivered,
+            )
             for exporter in self._exporters
         ]
         if self._config.exporter == "terminal":
@@ -262,11 +320,13 @@ def run(config: Config, loader: Loader, argv: Sequence[str], environ: Mapping[st
 
 
 def _pass_signals(signals: Signals, command: Command, agent: Agent) -> None:
-    """Let the command have its signals; a second Ctrl-C, or one after its end, is for us."""
+    """Let the command have its signals; SIGUSR1, a second Ctrl-C, and a Ctrl-C after its end are for us."""
     repeat = _Repeat()
 
     def handle(number: signal.Signals, is_for_group: bool) -> None:
-        if not is_for_group:
+        if number == REPORT:
+            agent.ask_for_report()
+        elif not is_for_group:
             command.send_signal(number)
         if number == signal.SIGINT and (command.has_ended() or repeat.is_second()):
             agent.abort()
@@ -336,6 +396,8 @@ def attach(config: Config, loader: Loader) -> int:
     stops: list[signal.Signals] = []
 
     def handle(number: signal.Signals, is_for_group: bool) -> None:  # noqa: ARG001 (of the callback's form)
+        if number == REPORT:
+            agent.ask_for_report()
         if number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
             stops.append(number)
             if repeat.is_second():

@@ -18,10 +18,18 @@ class Attribute:
     name: str
     type: str
     level: str
-    """`resource`, `call`, `process` (span of a process), `window` (root of a window) or `link`."""
+    """`resource`, `call`, `process` (span of a process), `window` (root of a window), `link` or `log`."""
     note: str
     is_convention: bool = True
     """Whether OpenTelemetry's semantic conventions define it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One kind of log record, by its event name."""
+
+    name: str
+    note: str
 
 
 SERVICE_NAME: Final = "service.name"
@@ -52,6 +60,8 @@ SYSCALL_INTERRUPTED: Final = "syscall.interrupted"
 SYSCALL_RESTARTS: Final = "syscall.restarts"
 SYSCALL_EXECUTED: Final = "syscall.executed"
 SYSCALL_TRUNCATED: Final = "syscall.truncated"
+SYSCALL_ELAPSED: Final = "syscall.elapsed"
+SYSCALL_START_TIME: Final = "syscall.start_time"
 SYSCALL_ARGUMENT: Final = "syscall.argument."
 WINDOW_CALLS: Final = "otel_sysexit.window.calls"
 WINDOW_ERRORS: Final = "otel_sysexit.window.errors"
@@ -90,4 +100,12 @@ ATTRIBUTES: Final = (
     Attribute(WINDOW_CALLS, "int", "window", "Calls in this window.", is_convention=False),
     Attribute(WINDOW_ERRORS, "int", "window", "Of those, calls with error.type.", is_convention=False),
     Attribute(LINK_TYPE, "string", "link", "`previous_window`.", is_convention=False),
+    Attribute(SYSCALL_ELAPSED, "double", "log", "Seconds since the call began.", is_convention=False),
+    Attribute(SYSCALL_START_TIME, "string", "log", "ISO 8601; the start of the span that follows.", is_convention=False),
 )  # fmt: skip
+
+CALL_IN_FLIGHT: Final = Event(
+    "otel_sysexit.call.in_flight",
+    "A call has not returned yet. Severity WARN (13) when `--stuck-after` reports it, INFO (9) when SIGUSR1 asked for it.",
+)
+EVENTS: Final = (CALL_IN_FLIGHT,)

@@ -52,7 +52,11 @@ def cli() -> None:
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 @click.pass_context
 def run(context: click.Context, /, command: tuple[str, ...], **options: Any) -> int:
-    """Start COMMAND and trace it and its children; the exit status is the command's own."""
+    """
+    Start COMMAND and trace it and its children; the exit status is the command's own.
+
+    Signals go to COMMAND, but for SIGUSR1, which shows the calls in flight.
+    """
     environ: Mapping[str, str] = context.obj
     config = resolve("run", options, environ)
     with Loader(make_request(config)) as loader:
@@ -65,7 +69,11 @@ def run(context: click.Context, /, command: tuple[str, ...], **options: Any) -> 
 @options_of("attach")
 @click.pass_context
 def attach(context: click.Context, /, **options: Any) -> int:
-    """Trace running processes, all their threads and the children they start, until Ctrl-C or their end."""
+    """
+    Trace running processes, all their threads and the children they start, until Ctrl-C or their end.
+
+    SIGUSR1 shows the calls in flight.
+    """
     config = resolve("attach", options, context.obj)
     with Loader(make_request(config)) as loader:
         from otel_sysexit import agent  # noqa: PLC0415 (while the loader compiles)

@@ -8,7 +8,7 @@ specification wants. `SETTINGS` is the table that the command line and docs/envi
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -28,6 +28,8 @@ BENIGN_ERRORS: Final = "EAGAIN,EINPROGRESS,EALREADY,EINTR,futex*:ETIMEDOUT,mq_ti
 RING_BYTES: Final = {"run": 64 << 20, "attach": 16 << 20}
 """A command is over soon and may be fast; an agent stays on its host."""
 _PAGE_SIZE: Final = 4096
+_TRACES_PATH: Final = "/v1/traces"
+_LOGS_ENDPOINT: Final = "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT"
 _UNITS_NS: Final = {
     "ns": 1,
     "us": 10**3,
@@ -50,6 +52,9 @@ class Config:
     """Full URL of the traces endpoint for HTTP; scheme, host and port for gRPC."""
     protocol: str = "http/protobuf"
     headers: Mapping[str, str] = field(default_factory=dict)
+    logs_endpoint: str | None = None
+    """As `endpoint`, for log records; None: they go to no collector."""
+    logs_headers: Mapping[str, str] = field(default_factory=dict)
     compression: str = "none"
     timeout_ns: int = 10 * 10**9
     insecure: bool = False
@@ -63,6 +68,8 @@ class Config:
     min_duration_ns: int = 0
     errors_only: bool = False
     benign_errors: BenignErrors = field(default_factory=lambda: BenignErrors(BENIGN_ERRORS))
+    stuck_after_ns: int = 0
+    """0: never."""
     ring_bytes: int = RING_BYTES["attach"]
     flush_timeout_ns: int = 5 * 10**9
     bcc_python: str | None = None
@@ -204,6 +211,7 @@ SETTINGS: Final = (
     Setting("min_duration_ns", parse_duration_ns, "Only calls that took at least this long.", "DURATION", "0s", option="min-duration"),
     Setting("errors_only", parse_boolean, "Only calls that failed, benignly or not."),
     Setting("benign_errors", BenignErrors, "Failures that are no errors: ERRNO or GLOB:ERRNO.", "LIST", BENIGN_ERRORS),
+    Setting("stuck_after_ns", parse_duration_ns, "Report each call that has not returned after this long, and again at twice, four times, ...", "DURATION", "never", option="stuck-after"),
     Setting("ring_bytes", parse_ring_bytes, "Buffer for calls between kernel and agent, a power of two.", "SIZE", "64MiB; attach: 16MiB", option="ring-size"),
     Setting("flush_timeout_ns", parse_duration_ns, "After the end, how long to wait while nothing can be delivered.", "DURATION", "5s", option="flush-timeout"),
     Setting("bcc_python", str, "Python interpreter that has bcc.", "FILE", "this one, else /usr/bin/python3"),
@@ -238,12 +246,13 @@ def resolve(command: str, options: Mapping[str, Any], environ: Mapping[str, str]
     given["resource_attributes"] = _own_resource_attributes(environ, warnings)
     given.setdefault("ring_bytes", RING_BYTES[command])
 
-    def is_ours(name: str) -> bool:
-        return bool(options.get(name) or environ.get(PREFIX + name.upper()))
-
-    _settle_exporter(given, environ, is_ours=is_ours("exporter"))
-    _settle_endpoint(given, environ, is_ours=is_ours("endpoint"))
-    is_asked = given["exporter"] == "otlp" or is_ours("client_key") or is_ours("client_certificate")
+    ours = {
+        setting.name for setting in SETTINGS if options.get(setting.name) or environ.get(setting.variable)
+    }
+    _settle_exporter(given, environ, is_ours="exporter" in ours)
+    _settle_endpoint(given, environ, is_ours="endpoint" in ours)
+    _settle_logs(given, environ, warnings, ours)
+    is_asked = given["exporter"] == "otlp" or not ours.isdisjoint(("client_key", "client_certificate"))
     if is_asked and ("client_key" in given) != ("client_certificate" in given):
         raise AgentError("mutual TLS needs both --client-key and --client-certificate")
     return Config(**given, warnings=tuple(warnings))
@@ -268,14 +277,24 @@ def _look_up(
     own = environ.get(setting.variable)
     if own:
         return True, _parse_own(setting, setting.variable, own.split(",") if setting.is_list else [own])
-    for variable in setting.otel:
+    value = _look_up_otel(setting.otel, setting.parse_otel or setting.parse, environ, warnings)
+    return value is not None, value
+
+
+def _look_up_otel(
+    variables: Sequence[str], parse: Callable[[str], Any], environ: Mapping[str, str], warnings: list[str]
+) -> Any:
+    """Return the value of the first of OTEL_* *variables* that has a valid one; None: none has."""
+    for variable in variables:
         text = environ.get(variable)
         if text:
             try:
-                return True, (setting.parse_otel or setting.parse)(text)
+                return parse(text)
             except ValueError as error:
-                warnings.append(f"{variable} is ignored: {error}")
-    return False, None
+                warning = f"{variable} is ignored: {error}"
+                if warning not in warnings:
+                    warnings.append(warning)
+    return None
 
 
 def _parse_own(setting: Setting, source: str, texts: list[str]) -> Any:
@@ -323,12 +342,47 @@ def _settle_endpoint(given: dict[str, Any], environ: Mapping[str, str], *, is_ou
     if is_http and "://" not in endpoint and given["exporter"] == "otlp":
         raise AgentError(f"the endpoint {endpoint!r} needs http:// or https:// before it")
     is_whole = not is_ours and endpoint == environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
-    given["endpoint"] = _with_traces_path(endpoint) if is_http and not is_whole else endpoint
+    given["endpoint"] = _with_path(endpoint, "traces") if is_http and not is_whole else endpoint
 
 
-def _with_traces_path(endpoint: str) -> str:
-    """Return the URL of the traces signal below the base *endpoint* (specification, protocol/exporter.md)."""
+def _settle_logs(
+    given: dict[str, Any], environ: Mapping[str, str], warnings: list[str], ours: Collection[str]
+) -> None:
+    """Log records go where spans go, unless a variable for logs, or for all signals, says otherwise."""
+    if environ.get("OTEL_LOGS_EXPORTER", "").lower() == "none":
+        return
+    is_http = given["protocol"] == "http/protobuf"
+    whole = base = None
+    if "endpoint" not in ours:
+        whole = _look_up_otel([_LOGS_ENDPOINT], _parser_of_endpoints(is_http=is_http), environ, warnings)
+        base = _look_up_otel(["OTEL_EXPORTER_OTLP_ENDPOINT"], parse_endpoint, environ, warnings)
+    endpoint = whole or base or given["endpoint"]
+    if is_http and not whole:
+        if not base and not urlsplit(endpoint).path.endswith(_TRACES_PATH):
+            if given.get("stuck_after_ns"):
+                warnings.append(f"log records go to no collector: set {_LOGS_ENDPOINT}")
+            return
+        endpoint = _with_path(endpoint, "logs")
+    given["logs_endpoint"] = endpoint
+    # Headers for spans alone may hold a secret that only their collector is to know.
+    is_same = "headers" in ours or not (whole or base)
+    fallback = given.get("headers", {}) if is_same else {}
+    variables = ["OTEL_EXPORTER_OTLP_LOGS_HEADERS", *([] if is_same else ["OTEL_EXPORTER_OTLP_HEADERS"])]
+    found = None if "headers" in ours else _look_up_otel(variables, parse_pairs, environ, warnings)
+    given["logs_headers"] = fallback if found is None else found
+
+
+def _parser_of_endpoints(*, is_http: bool) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if is_http and "://" not in text:
+            raise ValueError(f"{text!r} needs http:// or https:// before it")
+        return parse_endpoint(text)
+
+    return parse
+
+
+def _with_path(endpoint: str, signal: str) -> str:
+    """Return the URL of a signal below the base *endpoint*, or beside that for traces (specification, protocol/exporter.md)."""
     parts = urlsplit(endpoint)
-    path = parts.path.rstrip("/")
-    path = path if path.endswith("/v1/traces") else f"{path}/v1/traces"
-    return urlunsplit((parts.scheme, parts.netloc, path, parts.query, ""))
+    path = parts.path.rstrip("/").removesuffix(_TRACES_PATH)
+    return urlunsplit((parts.scheme, parts.netloc, f"{path}/v1/{signal}", parts.query, ""))

@@ -19,6 +19,8 @@ class Delivery:
     delivered: int
     undelivered: Mapping[str, int] = field(default_factory=dict)
     """By reason."""
+    undelivered_log_records: Mapping[str, int] = field(default_factory=dict)
+    """By reason; no part of the equation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,4 +77,6 @@ class Account:
         for delivery in self.deliveries:
             for reason, count in delivery.undelivered.items():
                 lines.append(f"{count} calls were not delivered to {delivery.name}: {reason}")
+            for reason, count in delivery.undelivered_log_records.items():
+                lines.append(f"{count} log records were not delivered to {delivery.name}: {reason}")
         return lines

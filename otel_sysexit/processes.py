@@ -248,6 +248,17 @@ class Processes:
             return _Timeline([(0, process.image)], {})
         return self._timelines[pid]
 
+    def thread_at(self, pid: int, tid: int, time_ns: int) -> Thread | None:
+        """Return a thread as it is at a time of the boot clock; None: its process has ended, as far as anybody knows."""
+        if pid not in self._timelines:  # ended; or its start was dropped (counted): /proc may know it
+            try:
+                self.add_running(pid)
+            except psutil.Error:
+                self._timelines.pop(pid, None)
+                return None
+        timeline = self._timelines[pid]
+        return Thread(tid, timeline.name_at(tid, time_ns), timeline.image_at(time_ns))
+
     def take_ended(self, consumed: int) -> list[Process]:
         """Return the processes whose last call was before position *consumed* of the ring of calls; forget what is over."""
         while self._superseded and self._superseded[0].position <= consumed:

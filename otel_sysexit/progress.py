@@ -43,11 +43,16 @@ class Progress:
         )
         self._is_shown = self._write(f"\r\x1b[2K{text[: self._width() - 1]}")
 
-    def close(self) -> None:
-        """Erase the line; nothing more is shown."""
+    def clear(self) -> None:
+        """Erase the line, to make room for another; the next update shows it again."""
         if self._is_shown:
             self._write("\r\x1b[2K")
-        self._is_terminal = self._is_shown = False
+        self._is_shown = False
+
+    def close(self) -> None:
+        """Erase the line; nothing more is shown."""
+        self.clear()
+        self._is_terminal = False
 
     def _is_ours(self) -> bool:
         try:

@@ -21,6 +21,8 @@ HANDLED: Final = frozenset(
         signal.SIGALRM,
     }
 )
+REPORT: Final = signal.SIGUSR1
+"""Asks the agent which calls are in flight: never a command's."""
 _SI_KERNEL: Final = 0x80  # siginfo.h: sent by the kernel, as by a terminal to its foreground process group
 
 
@@ -35,8 +37,8 @@ class Signals:
         self.fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
 
     def pending(self) -> int | None:
-        """Return a signal that came before anybody watched, if one did."""
-        return min(signal.sigpending() & self._wanted, default=None)
+        """Return a signal to end that came before anybody watched, if one did."""
+        return min(signal.sigpending() & self._wanted - {REPORT}, default=None)
 
     def watch(self, handle: Callable[[signal.Signals, bool], None]) -> None:
         """

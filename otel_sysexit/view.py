@@ -2,7 +2,7 @@
 
 import sys
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,10 +14,12 @@ from otel_sysexit.kernel.capture import Capture
 from otel_sysexit.kernel.records import Ledger
 from otel_sysexit.ledger import Account
 from otel_sysexit.progress import Progress
+from otel_sysexit.stuck import CallInFlight
 
 if TYPE_CHECKING:
     from otel_sysexit.terminal import Summary
 
+_IN_FLIGHT_LINES_MAX = 100
 _HINT = "To send this to a collector: otel-sysexit run --endpoint http://localhost:4318 -- COMMAND"
 
 
@@ -87,6 +89,18 @@ class View:
         self._live_threads.update(thread.tid for thread in calls.threads)
         lines = format_lines(calls, self._origin_unix_ns, show_threads=len(self._live_threads) > 1)
         write("\n".join(lines) + "\n")
+
+    def report_in_flight(self, calls: Sequence[CallInFlight]) -> None:
+        """Write a line for each of *calls*, of very many only for the first; say so when there are none."""
+        from otel_sysexit.live import escape  # noqa: PLC0415 (seldom needed)
+
+        if self._progress is not None:
+            self._progress.clear()
+        lines = [escape(call.line()) for call in calls[:_IN_FLIGHT_LINES_MAX]]
+        if len(calls) > len(lines):
+            lines.append(f"and {len(calls) - len(lines)} more calls in flight")
+        for line in lines or ["no call is in flight"]:
+            say(line)
 
     def progress(self, capture: Capture) -> None:
         """Tell how it goes on, on a terminal."""

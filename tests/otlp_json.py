@@ -1,8 +1,8 @@
 """
-OTLP JSON lines (`-o FILE.jsonl`) as small dataclasses, for tests.
+OTLP JSON lines (`-o FILE.jsonl`) as small dataclasses, for tests: spans and log records.
 
 Read with the standard library only, so that a test judges the product's output by itself. Each line
-is one `ExportTraceServiceRequest` in OTLP's JSON form: ids in hex, 64-bit integers as strings,
+is one `ExportTraceServiceRequest` or `ExportLogsServiceRequest` in OTLP's JSON form: ids in hex, 64-bit integers as strings,
 enumerations as integers. Whatever is of another type than the format says raises here.
 """
 
@@ -112,9 +112,55 @@ class Span:
         return self.attributes.get(f"syscall.argument.{name}")
 
 
+@dataclass(frozen=True)
+class LogRecord:
+    """One log record with the resource and scope it came under; times are nanoseconds since the epoch."""
+
+    event: str
+    time: int
+    observed: int
+    severity: int
+    body: str
+    attributes: dict[str, Any]
+    resource: dict[str, Any] = field(repr=False)
+    resource_schema: str = field(repr=False)
+    scope: str = field(repr=False)
+    scope_schema: str = field(repr=False)
+
+
 def read_spans(path: Path) -> list[Span]:
     """Read all spans of a file of OTLP JSON lines, in the file's order."""
-    return [span for line in path.read_text().splitlines() for span in parse_spans(json.loads(line))]
+    requests = map(json.loads, path.read_text().splitlines())
+    return [span for request in requests if "resourceLogs" not in request for span in parse_spans(request)]
+
+
+def read_log_records(path: Path) -> list[LogRecord]:
+    """Read all log records of a file of OTLP JSON lines, in the file's order; half a line at its end is none yet."""
+    lines = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+    requests = map(json.loads, lines)
+    return [
+        record for request in requests if "resourceLogs" in request for record in parse_log_records(request)
+    ]
+
+
+def parse_log_records(request: dict[str, Any]) -> Iterable[LogRecord]:
+    """Yield the log records of one decoded `ExportLogsServiceRequest`."""
+    for of_resource in request["resourceLogs"]:
+        resource = parse_attributes(of_resource["resource"]["attributes"])
+        for of_scope in of_resource["scopeLogs"]:
+            for record in of_scope["logRecords"]:
+                yield LogRecord(
+                    event=record["eventName"],
+                    time=_integer(record["timeUnixNano"]),
+                    observed=_integer(record["observedTimeUnixNano"]),
+                    severity=record["severityNumber"],
+                    body=_value(record["body"]),
+                    attributes=parse_attributes(record["attributes"]),
+                    resource=resource,
+                    resource_schema=of_resource["schemaUrl"],
+                    scope=of_scope["scope"]["name"],
+                    scope_schema=of_scope["schemaUrl"],
+                )
 
 
 def parse_spans(request: dict[str, Any]) -> Iterable[Span]:

@@ -1,7 +1,7 @@
 """
 Requests → a file of OTLP JSON lines (specification, protocol/file-exporter.md), which Jaeger's page and the collector read.
 
-One TracesData a line; ids in hex and enums as numbers, as OTLP/JSON has them and protobuf's own JSON has not.
+One TracesData or LogsData a line; ids in hex and enums as numbers, as OTLP/JSON has them and protobuf's own JSON has not.
 """
 
 import base64
@@ -10,14 +10,19 @@ from contextlib import suppress
 from typing import Any, Final
 
 from google.protobuf.json_format import MessageToDict
+from opentelemetry.proto.logs.v1.logs_pb2 import LogsData
 from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
 
 from otel_sysexit.errors import AgentError
-from otel_sysexit.otlp.export import Answer
-from otel_sysexit.otlp.spans import Request
+from otel_sysexit.otlp.request import Request, Signal
+from otel_sysexit.otlp.transport import Answer
 
 LINE_BYTES_MAX: Final = 128 << 10
 """Protobuf bytes in a line: below 1 MiB as JSON, the longest line that the collector's file receiver reads by default."""
+_MESSAGES: Final[dict[Signal, type[TracesData | LogsData]]] = {
+    Signal.TRACES: TracesData,
+    Signal.LOGS: LogsData,
+}
 _IDS: Final = frozenset({"traceId", "spanId", "parentSpanId"})
 
 
@@ -41,9 +46,8 @@ class JsonLinesFile:
 
     def send(self, request: Request) -> Answer:
         """Write *request* as one line; a disk that is full is no reason to try again, and gets no half line."""
-        text = json.dumps(
-            to_otlp_json(TracesData.FromString(request.body)), separators=(",", ":"), ensure_ascii=False
-        )
+        message = _MESSAGES[request.signal].FromString(request.body)
+        text = json.dumps(to_otlp_json(message), separators=(",", ":"), ensure_ascii=False)
         line = text.encode() + b"\n"
         written = 0
         try:
@@ -63,10 +67,10 @@ class JsonLinesFile:
             self._file.close()
 
 
-def to_otlp_json(message: TracesData) -> Any:
+def to_otlp_json(message: TracesData | LogsData) -> Any:
     """Return *message* as OTLP/JSON wants it, for json.dumps: ids in hex, where protobuf's JSON has base64."""
     found = MessageToDict(message, use_integers_for_enums=True)
-    for resource_spans in found["resourceSpans"]:
+    for resource_spans in found.get("resourceSpans", ()):
         for scope_spans in resource_spans["scopeSpans"]:
             for span in scope_spans["spans"]:
                 for identified in (span, *span.get("links", ())):

@@ -19,12 +19,14 @@ _GO_ARCHITECTURES: Final = {"x86_64": "amd64", "aarch64": "arm64"}
 _OBSERVED: Final = ("process.", "host.", "os.", "telemetry.", "container.", "k8s.")
 
 
-def key_value(key: str, value: str | int | bool) -> KeyValue:
+def key_value(key: str, value: str | float | bool) -> KeyValue:
     """Return an attribute as OTLP has it."""
     if isinstance(value, bool):
         return KeyValue(key=key, value=AnyValue(bool_value=value))
     if isinstance(value, int):
         return KeyValue(key=key, value=AnyValue(int_value=value))
+    if isinstance(value, float):
+        return KeyValue(key=key, value=AnyValue(double_value=value))
     return KeyValue(key=key, value=AnyValue(string_value=value))
 
 

@@ -20,6 +20,7 @@ from otel_sysexit import __version__
 from otel_sysexit import attributes as names
 from otel_sysexit.calls import Calls, Outcome
 from otel_sysexit.identity import Image
+from otel_sysexit.otlp.request import Request
 from otel_sysexit.otlp.resources import encode_resource, key_value
 from otel_sysexit.otlp.stamp import (
     VARINT_WIDTH,
@@ -53,16 +54,6 @@ _STAMPS_MAX: Final = 16_384
 _SCOPE: Final = field(1, InstrumentationScope(name="otel_sysexit", version=__version__).SerializeToString())
 _SCHEMA: Final = field(3, names.SCHEMA_URL.encode())
 _HAS_VALUE: Final = (Outcome.SUCCEEDED, Outcome.FAILED, Outcome.BENIGN)
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """A serialized ExportTraceServiceRequest."""
-
-    body: bytes
-    calls: int
-    spans: int
-    """Process and window spans beside the calls."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +111,7 @@ class _RequestBuilder:
             out += [_SCHEMA, _SCHEMA]
             for piece in pieces:
                 counts[piece.is_call] += piece.count
-        return Request(b"".join(out), counts[True], counts[False])
+        return Request(b"".join(out), calls=counts[True], spans=counts[False])
 
 
 class _Shape(NamedTuple):

@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from property.strategies import KEYS, MadeBatch, batches, texts
 
-from otel_sysexit.otlp.spans import Request, SpanEncoder
+from otel_sysexit.otlp.request import Request
+from otel_sysexit.otlp.spans import SpanEncoder
 
 # What stands around the spans of one Resource: the scope, two schema URLs, keys and lengths.
 ENVELOPE_BYTES = 200

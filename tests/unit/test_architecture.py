@@ -109,7 +109,7 @@ def test_only_the_entry_point_reads_the_environment(name):
 
 @modules
 def test_private_names_of_other_packages_stay_in_one_room(name):
-    """Nobody but otlp/export.py reaches for another object's private attributes."""
+    """Nobody but otlp/transport.py reaches for another object's private attributes."""
     foreign = [
         ast.unparse(node)
         for node in ast.walk(TREES[name])
@@ -118,7 +118,7 @@ def test_private_names_of_other_packages_stay_in_one_room(name):
     ]
 
     # What an operating system calls private, too: the end of a process without clean-up.
-    assert name == "otlp.export" or set(foreign) <= {"os._exit"}
+    assert name == "otlp.transport" or set(foreign) <= {"os._exit"}
 
 
 @modules

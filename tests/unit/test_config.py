@@ -55,6 +55,7 @@ SAMPLES: dict[str, tuple[Sample, Sample, str]] = {
     "min_duration_ns": (Sample("1ms", 10**6), Sample("1.5us", 1500), "1"),
     "errors_only": (Sample("true", True), Sample("false", False), "on"),
     "benign_errors": (Sample("EIO", [5]), Sample("EPERM,ENOENT", [1, 2]), "EWHAT"),
+    "stuck_after_ns": (Sample("30s", 30 * 10**9), Sample("0s", 0), "30"),
     "ring_bytes": (Sample("4KiB", 4096), Sample("1MiB", 1 << 20), "5000"),
     "flush_timeout_ns": (Sample("1m", 60 * 10**9), Sample("0s", 0), "never"),
     "bcc_python": (Sample("/one", "/one"), Sample("/two", "/two"), ""),
@@ -79,6 +80,7 @@ DEFAULTS = {
     "min_duration_ns": 0,
     "errors_only": False,
     "benign_errors": [4, 11, 114, 115],
+    "stuck_after_ns": 0,
     "ring_bytes": 16 << 20,
     "flush_timeout_ns": 5 * 10**9,
     "bcc_python": None,
@@ -292,6 +294,77 @@ def test_an_option_gets_its_path_whatever_the_environment_says():
     found = resolve("run", {"endpoint": "http://c:4318"}, {WHOLE_ENDPOINT: "http://c:4318"})
 
     assert found.endpoint == "http://c:4318/v1/traces"
+
+
+LOGS_ENDPOINT = "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT"
+BASE_ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
+
+
+@pytest.mark.parametrize(
+    ("options", "environ", "endpoint"),
+    [
+        ({}, {}, "http://localhost:4318/v1/logs"),
+        ({"protocol": "grpc"}, {}, "http://localhost:4317"),
+        ({"endpoint": "http://c:4318"}, {}, "http://c:4318/v1/logs"),
+        ({"endpoint": "http://c/x/v1/traces"}, {}, "http://c/x/v1/logs"),
+        ({"endpoint": "https://c:4317"}, {}, "https://c:4317"),
+        ({"endpoint": "http://c"}, {LOGS_ENDPOINT: "http://d/y"}, "http://c/v1/logs"),
+        ({}, {BASE_ENDPOINT: "http://c/x"}, "http://c/x/v1/logs"),
+        ({}, {BASE_ENDPOINT: "http://c", WHOLE_ENDPOINT: "http://d/y"}, "http://c/v1/logs"),
+        ({}, {BASE_ENDPOINT: "http://c", LOGS_ENDPOINT: "http://d/y"}, "http://d/y"),
+        ({}, {WHOLE_ENDPOINT: "http://d/v1/traces"}, "http://d/v1/logs"),
+        ({}, {WHOLE_ENDPOINT: "http://d/y"}, None),
+        ({}, {WHOLE_ENDPOINT: "http://d/y", LOGS_ENDPOINT: "http://d/z"}, "http://d/z"),
+        ({}, {WHOLE_ENDPOINT: "http://d:4317"}, "http://d:4317"),
+        ({}, {BASE_ENDPOINT: "http://c", "OTEL_LOGS_EXPORTER": "none"}, None),
+        ({}, {BASE_ENDPOINT: "http://c", "OTEL_LOGS_EXPORTER": "otlp"}, "http://c/v1/logs"),
+    ],
+)
+def test_log_records_go_beside_spans(options, environ, endpoint):
+    """To their own endpoint as it stands, else below the common one, else beside the spans' where that can be told."""
+    found = resolve("run", options, environ)
+
+    assert (found.logs_endpoint, found.warnings) == (endpoint, ())
+
+
+@pytest.mark.parametrize("text", ["c:4318/v1/logs", "ftp://c"])
+def test_a_wrong_endpoint_for_logs_is_warned_of(text):
+    """It is ignored, as every wrong variable of OpenTelemetry is."""
+    found = resolve("run", {}, {BASE_ENDPOINT: "http://c", LOGS_ENDPOINT: text})
+
+    assert found.logs_endpoint == "http://c/v1/logs"
+    assert [warning.partition(" is ignored")[0] for warning in found.warnings] == [LOGS_ENDPOINT]
+
+
+def test_a_wrong_common_endpoint_is_warned_of_once():
+    """Spans and log records ask for it; one warning is enough."""
+    assert len(resolve("run", {}, {BASE_ENDPOINT: "ftp://c"}).warnings) == 1
+
+
+def test_log_records_that_have_nowhere_to_go_are_warned_of():
+    """Who wants stuck calls reported learns that an endpoint for spans alone does not tell where log records go."""
+    found = resolve("run", {"stuck_after_ns": "1s"}, {WHOLE_ENDPOINT: "http://d/y"})
+
+    assert found.warnings == (f"log records go to no collector: set {LOGS_ENDPOINT}",)
+
+
+@pytest.mark.parametrize(
+    ("options", "environ", "headers"),
+    [
+        ({"headers": ["a=1"]}, {"LOGS_HEADERS": "b=2", "ENDPOINT": "http://c"}, {"a": "1"}),
+        ({}, {"LOGS_HEADERS": "b=2", "HEADERS": "c=3"}, {"b": "2"}),
+        ({}, {"HEADERS": "c=3", "ENDPOINT": "http://c", "TRACES_HEADERS": "a=1"}, {"c": "3"}),
+        ({}, {"LOGS_ENDPOINT": "http://c", "TRACES_HEADERS": "a=1"}, {}),
+        ({}, {"TRACES_ENDPOINT": "http://c/v1/traces", "TRACES_HEADERS": "a=1"}, {"a": "1"}),
+        ({"endpoint": "http://c"}, {"TRACES_HEADERS": "a=1"}, {"a": "1"}),
+        ({}, {}, {}),
+    ],
+)
+def test_headers_of_log_records(options, environ, headers):
+    """Their own, else the common ones; those for spans alone only where the spans go."""
+    found = resolve("run", options, {f"OTEL_EXPORTER_OTLP_{name}": text for name, text in environ.items()})
+
+    assert found.logs_headers == headers
 
 
 @pytest.mark.parametrize("text", ["c:4318", "localhost"])

@@ -13,7 +13,7 @@ from opentelemetry.semconv.schemas import Schemas
 
 import otel_sysexit
 from otel_sysexit import attributes
-from otel_sysexit.attributes import ATTRIBUTES
+from otel_sysexit.attributes import ATTRIBUTES, EVENTS
 from otel_sysexit.config import SETTINGS, resolve
 
 PACKAGE = Path(otel_sysexit.__file__).parent
@@ -44,6 +44,13 @@ def test_every_attribute_stands_on_the_page(generate):
     page = generate.attributes_page()
 
     assert [one.name for one in ATTRIBUTES if page.count(f"| `{one.name}` |") != 1] == []
+
+
+def test_every_event_stands_on_the_page(generate):
+    """Each kind of log record has its row."""
+    page = generate.attributes_page()
+
+    assert [one.name for one in EVENTS if page.count(f"| `{one.name}` |") != 1] == []
 
 
 def test_every_setting_stands_on_the_page(generate):
@@ -120,7 +127,7 @@ def test_the_table_and_the_constants_agree():
 
 def test_no_other_name_is_used():
     """Texts in the package that look like an attribute's name are names of the table."""
-    names = {one.name for one in ATTRIBUTES}
+    names = {one.name for one in (*ATTRIBUTES, *EVENTS)}
     used = {
         node.value
         for path in PACKAGE.rglob("*.py")

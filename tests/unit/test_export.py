@@ -11,8 +11,10 @@ from made_calls import START_UNIX_NS, Made, make_calls, make_process
 
 from otel_sysexit.config import Config
 from otel_sysexit.otlp import export
-from otel_sysexit.otlp.export import QUEUE_CALLS_MAX, Answer, Batch, Exporter
-from otel_sysexit.otlp.spans import Request, SpanEncoder
+from otel_sysexit.otlp.export import QUEUE_CALLS_MAX, QUEUE_LOG_RECORDS_MAX, Batch, Exporter
+from otel_sysexit.otlp.request import Request, Signal
+from otel_sysexit.otlp.spans import SpanEncoder
+from otel_sysexit.otlp.transport import Answer
 from otel_sysexit.traces import Tree
 
 DELIVERED = Answer(is_delivered=True)
@@ -65,7 +67,7 @@ def make_exporter(transport: Scripted, flush_s: float = DEADLINE_S, **choices: i
 
 def account(exporter: Exporter) -> tuple[int, dict[str, int]]:
     """Return what became of the calls."""
-    return exporter.delivered, dict(exporter.undelivered)
+    return exporter.calls.delivered, dict(exporter.calls.undelivered)
 
 
 def test_what_is_added_is_delivered():
@@ -130,7 +132,7 @@ def test_a_pause_ends_with_the_flush_timeout():
     exporter.close()
 
     assert not exporter._thread.is_alive()
-    assert sum(exporter.undelivered.values()) == 5
+    assert sum(exporter.calls.undelivered.values()) == 5
 
 
 def test_a_pause_ends_when_it_is_aborted():
@@ -140,7 +142,7 @@ def test_a_pause_ends_when_it_is_aborted():
     exporter.abort()
 
     assert not exporter._thread.is_alive()
-    assert sum(exporter.undelivered.values()) == 5
+    assert sum(exporter.calls.undelivered.values()) == 5
 
 
 def test_what_is_refused_is_lost_once():
@@ -233,8 +235,8 @@ def test_aborting_does_not_wait():
     exporter.add(make_batch(3))
     exporter.abort()
 
-    assert sum(exporter.undelivered.values()) == 8
-    assert exporter.delivered == 0
+    assert sum(exporter.calls.undelivered.values()) == 8
+    assert exporter.calls.delivered == 0
 
 
 def test_a_library_that_hangs_costs_no_count():
@@ -295,6 +297,85 @@ def test_closing_twice_is_closing_once():
     assert account(exporter) == before == (0, {"HTTP 400": 5})
 
 
+# --- log records ------------------------------------------------------------------------------------------------------
+
+
+def make_logs(count: int = 1) -> Request:
+    """Return a request with log records, whose bytes nobody reads here."""
+    return Request(b"logs", Signal.LOGS, log_records=count)
+
+
+def account_of_logs(exporter: Exporter) -> tuple[int, dict[str, int]]:
+    """Return what became of the log records."""
+    return exporter.log_records.delivered, dict(exporter.log_records.undelivered)
+
+
+def test_log_records_go_behind_the_calls_before_them():
+    """They go out in their turn, and are counted apart from calls."""
+    transport = Scripted()
+    exporter = make_exporter(transport)
+    exporter.add(make_batch(5))
+    exporter.add_logs(make_logs(2))
+    exporter.add(make_batch(3))
+    exporter.close()
+
+    assert [(request.calls, request.log_records) for request in transport.requests] == [
+        (5, 0),
+        (0, 2),
+        (3, 0),
+    ]
+    assert (account(exporter), account_of_logs(exporter)) == ((8, {}), (2, {}))
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        (REFUSED, (0, {"HTTP 400": 3})),
+        (Answer(is_delivered=True, rejected=2, reason="too old"), (1, {"rejected: too old": 2})),
+        (Answer(is_delivered=True, rejected=9, reason="too old"), (0, {"rejected: too old": 3})),
+    ],
+)
+def test_refused_log_records_are_undelivered(answer, expected):
+    """What was refused is asked once and lost with its reason; no call is."""
+    transport = Scripted([answer])
+    exporter = make_exporter(transport)
+    exporter.add_logs(make_logs(3))
+    exporter.add(make_batch(5))
+    exporter.close()
+
+    assert len(transport.requests) == 2
+    assert (account(exporter), account_of_logs(exporter)) == ((5, {}), expected)
+
+
+def test_log_records_that_find_no_room_are_counted():
+    """A collector that is away holds up nobody who reports; what does not fit into the queue is lost with a reason."""
+    go_on = threading.Event()
+    transport = Scripted(always=lambda: DELIVERED if go_on.wait(DEADLINE_S) else REFUSED)
+    exporter = make_exporter(transport)
+    for count in (QUEUE_LOG_RECORDS_MAX - 1, 2, 1):
+        exporter.add_logs(make_logs(count))
+    rooms = exporter.room()
+    go_on.set()
+    exporter.close()
+
+    assert rooms == QUEUE_CALLS_MAX
+    assert account_of_logs(exporter) == (QUEUE_LOG_RECORDS_MAX, {"queue full": 2})
+
+
+def test_aborting_counts_log_records():
+    """What was being sent and what waited is counted as not sent, each once."""
+    transport = Scripted(always=lambda: BUSY if transport.is_closed.wait(DEADLINE_S) else DELIVERED)
+    exporter = make_exporter(transport)
+    exporter.add_logs(make_logs(5))
+    exporter.add(make_batch(2))
+    exporter.add_logs(make_logs(3))
+    exporter.abort()
+
+    assert exporter.log_records.delivered == exporter.calls.delivered == 0
+    assert sum(exporter.log_records.undelivered.values()) == 8
+    assert sum(exporter.calls.undelivered.values()) == 2
+
+
 ANSWERS = st.sampled_from(
     [
         DELIVERED,
@@ -315,5 +396,5 @@ def test_every_call_is_counted_once(sizes, answers, bytes_max):
         exporter.add(make_batch(calls))
     exporter.close()
 
-    assert exporter.delivered + sum(exporter.undelivered.values()) == sum(sizes)
-    assert 0 not in exporter.undelivered.values()
+    assert exporter.calls.delivered + sum(exporter.calls.undelivered.values()) == sum(sizes)
+    assert 0 not in exporter.calls.undelivered.values()

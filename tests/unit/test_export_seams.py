@@ -1,5 +1,5 @@
 """
-The exporters' private names that otlp/export.py touches, and what comes out: real exports to a receiver on loopback.
+The exporters' private names that otlp/transport.py touches, and what comes out: real exports to a receiver on loopback.
 
 When a new release of opentelemetry-exporter-otlp moves one of these names, the first tests here say which.
 """
@@ -12,17 +12,23 @@ from collections.abc import Iterator
 import grpc
 import pytest
 from backends.certificates import Certificates, make_certificates
-from made_calls import Made, make_calls
+from made_calls import START_UNIX_NS, Made, make_calls
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as GrpcExporter
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter as HttpExporter
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from receiver import Answer, Receiver
 
 from otel_sysexit.config import resolve
 from otel_sysexit.errors import AgentError
 from otel_sysexit.otlp import export
-from otel_sysexit.otlp.export import Batch, Exporter, Transport, make_transport
-from otel_sysexit.otlp.spans import Request, SpanEncoder
+from otel_sysexit.otlp.export import Batch, Exporter
+from otel_sysexit.otlp.logs import encode_in_flight
+from otel_sysexit.otlp.request import Request, Signal
+from otel_sysexit.otlp.spans import SpanEncoder
+from otel_sysexit.otlp.transport import Transport, make_transport
+from otel_sysexit.stuck import CallInFlight
+from otel_sysexit.syscalls import Kinds
 from otel_sysexit.traces import Tree
 
 PROTOCOLS = ("grpc", "http/protobuf")
@@ -361,7 +367,8 @@ def test_partial_success_is_counted(protocol, request_of_calls):
 def test_no_timeout_is_no_limit(protocol, request_of_calls):
     """A timeout of 0 means that there is none, not that there is no time."""
     with Receiver(protocol) as receiver, Sending(receiver.endpoint, protocol, timeout_ns="0s") as transport:
-        limited = transport._exporter if protocol == "grpc" else transport._exporter._client
+        of_spans = transport._transports[Signal.TRACES]
+        limited = of_spans._exporter if protocol == "grpc" else of_spans._exporter._client
 
         assert transport.send(request_of_calls).is_delivered
         assert limited._timeout > 3600
@@ -404,6 +411,87 @@ def test_after_closing_nothing_counts_as_delivered(protocol, request_of_calls):
     assert answer.is_delivered == (arrived == 2)
 
 
+# --- log records ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def request_of_logs() -> Request:
+    """A request with a log record."""
+    (made,) = make_calls(Made("read")).threads
+    call = CallInFlight(made, Kinds()[0], START_UNIX_NS, 31 * 10**9)
+    (request,) = encode_in_flight([call], START_UNIX_NS + 31 * 10**9, {}, is_stuck=True)
+    return request
+
+
+@both
+@pytest.mark.parametrize("compression", ["none", "gzip"])
+def test_both_signals_arrive(protocol, compression, request_of_calls, request_of_logs):
+    """Through one transport, spans go to the service for traces and log records to that for logs, with the headers."""
+    with (
+        Receiver(protocol) as receiver,
+        Sending(receiver.endpoint, protocol, compression=compression, headers=["a=1"]) as transport,
+    ):
+        answers = [transport.send(request) for request in (request_of_logs, request_of_calls)]
+        received = receiver.requests
+
+    assert [answer.is_delivered for answer in answers] == [True, True]
+    assert [one.signal for one in received] == ["logs", "traces"]
+    assert received[0].message == ExportLogsServiceRequest.FromString(request_of_logs.body)
+    assert [one.headers["a"] for one in received] == ["1", "1"]
+    assert {one.encoding for one in received} == {{"none": "identity", "gzip": "gzip"}[compression]}
+
+
+@both
+def test_log_records_may_go_elsewhere(protocol, request_of_calls, request_of_logs):
+    """With an endpoint of their own they go there, and the headers for spans alone do not."""
+    with Receiver(protocol) as of_spans, Receiver(protocol) as of_logs:
+        path = "/v1/logs" if protocol != "grpc" else ""
+        environ = {
+            "OTEL_EXPORTER_OTLP_ENDPOINT": of_spans.endpoint,
+            "OTEL_EXPORTER_OTLP_PROTOCOL": protocol,
+            "OTEL_EXPORTER_OTLP_TRACES_HEADERS": "secret=1",
+            "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT": of_logs.endpoint + path,
+        }
+        transport = make_transport(resolve("run", {}, environ))
+        answers = [transport.send(request) for request in (request_of_logs, request_of_calls)]
+        transport.close()
+        (spans,), (logs,) = of_spans.requests, of_logs.requests
+
+    assert [answer.is_delivered for answer in answers] == [True, True]
+    assert (spans.signal, logs.signal) == ("traces", "logs")
+    assert (spans.headers["secret"], logs.headers.get("secret")) == ("1", None)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "status", "path", "words"),
+    [
+        ("http/protobuf", 404, "/v1/logs", "HTTP 404 Not Found"),
+        ("grpc", grpc.StatusCode.UNIMPLEMENTED, "", "UNIMPLEMENTED: what?"),
+    ],
+)
+def test_a_collector_that_knows_no_logs_is_said(protocol, status, path, words, request_of_logs):
+    """Who takes traces only is asked once for each request, and the reason says what is the matter."""
+    with (
+        Receiver(protocol, answers=[Answer(status=status, message="what?")]) as receiver,
+        Sending(receiver.endpoint, protocol) as transport,
+    ):
+        answer = transport.send(request_of_logs)
+
+        assert len(receiver.requests) == 1
+    assert (answer.is_delivered, answer.is_retryable) == (False, False)
+    assert answer.reason == f"{receiver.endpoint}{path} takes no log records ({words})"
+
+
+@both
+def test_rejected_log_records_are_counted(protocol, request_of_logs):
+    """A partial success of logs says how many, in a field of its own."""
+    partly = Answer(rejected=1, message="too old")
+    with Receiver(protocol, answers=[partly]) as receiver, Sending(receiver.endpoint, protocol) as transport:
+        answer = transport.send(request_of_logs)
+
+    assert (answer.is_delivered, answer.rejected, answer.reason) == (True, 1, "too old")
+
+
 # --- the whole --------------------------------------------------------------------------------------------------------
 
 
@@ -425,7 +513,7 @@ def test_a_batch_reaches_the_collector(protocol, calls):
         spans = receiver.spans()
 
     assert len(spans) >= 23
-    assert (exporter.delivered, dict(exporter.undelivered)) == (23, {})
+    assert (exporter.calls.delivered, dict(exporter.calls.undelivered)) == (23, {})
 
 
 @both
@@ -440,8 +528,8 @@ def test_a_silent_collector_does_not_hold_up_the_end(protocol, calls):
         receiver.wait_for(lambda found: found.requests)
         exporter.close()
 
-    assert exporter.delivered + sum(exporter.undelivered.values()) == 23
-    assert exporter.delivered == 0
+    assert exporter.calls.delivered + sum(exporter.calls.undelivered.values()) == 23
+    assert exporter.calls.delivered == 0
 
 
 def test_a_certificate_that_goes_away_is_said(tmp_path):

@@ -6,15 +6,20 @@ import pytest
 from contract import reference_encoder
 from google.protobuf.json_format import ParseDict
 from made_calls import START_UNIX_NS, Made, make_calls, make_process
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from otlp_json import STATUS_ERROR, STATUS_UNSET, read_spans
+from otlp_json import STATUS_ERROR, STATUS_UNSET, read_log_records, read_spans
 
 from otel_sysexit.calls import Outcome
 from otel_sysexit.config import Config
 from otel_sysexit.errors import AgentError
 from otel_sysexit.otlp.export import Batch, Exporter
 from otel_sysexit.otlp.jsonl import LINE_BYTES_MAX, JsonLinesFile
-from otel_sysexit.otlp.spans import Request, SpanEncoder
+from otel_sysexit.otlp.logs import encode_in_flight
+from otel_sysexit.otlp.request import Request
+from otel_sysexit.otlp.spans import SpanEncoder
+from otel_sysexit.stuck import CallInFlight
+from otel_sysexit.syscalls import Kinds
 from otel_sysexit.traces import Tree, Windows
 
 LINE_LIMIT = 1 << 20  # what the Collector's file receiver reads by default
@@ -107,6 +112,27 @@ def test_another_reader_understands_it(path):
     assert spans["openat"].parent_id == roots[1].span_id
 
 
+def test_log_records_are_lines_of_their_own(path):
+    """A request of log records is one line beside those of spans, and means the same message."""
+    thread = make_calls(Made("read")).threads[0]
+    call = CallInFlight(thread, Kinds()[0], START_UNIX_NS, 1_500_000_000)
+    (request,) = encode_in_flight([call], START_UNIX_NS + 1_500_000_000, {}, is_stuck=True)
+    requests = make_requests(*MADE)
+    write(path, [request, *requests])
+    line = path.read_text().splitlines()[0]
+    (record,) = read_log_records(path)
+
+    assert ParseDict(json.loads(line), ExportLogsServiceRequest()) == ExportLogsServiceRequest.FromString(
+        request.body
+    )
+    assert (record.severity, record.time, record.attributes["syscall.elapsed"]) == (
+        13,
+        START_UNIX_NS + 1_500_000_000,
+        1.5,
+    )
+    assert len(read_spans(path)) == sum(one.calls + one.spans for one in requests)
+
+
 def test_text_is_utf_8(path):
     """What is not ASCII stays readable."""
     process = make_process(7, "déjà vu", end_unix_ns=START_UNIX_NS)
@@ -170,4 +196,4 @@ def test_the_ledger_counts_a_full_disk():
     exporter.add(Batch(calls, Tree().place(calls), []))
     exporter.close()
 
-    assert (exporter.delivered, dict(exporter.undelivered)) == (0, {"No space left on device": 3})
+    assert (exporter.calls.delivered, dict(exporter.calls.undelivered)) == (0, {"No space left on device": 3})

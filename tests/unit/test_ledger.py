@@ -52,6 +52,15 @@ def test_nothing_lost_is_no_line():
     assert account.losses() == []
 
 
+def test_lost_log_records_are_told_apart_from_calls():
+    """A log record that was not delivered is a line of its own, and no part of the equation."""
+    delivery = Delivery("http://c", 1, undelivered_log_records={"HTTP 400": 2})
+    account = make_account(delivery, emitted=1)
+
+    assert "emitted 1 = delivered 1 + undelivered 0" in account.line()
+    assert account.losses() == ["2 log records were not delivered to http://c: HTTP 400"]
+
+
 def test_every_loss_is_a_line():
     """Each kind of loss is told with its number, the first with what to do about it."""
     account = make_account(

@@ -163,3 +163,24 @@ def test_the_file_that_was_executed_is_the_path_where_it_is_one(filename, execut
 def test_a_process_has_a_name_before_it_has_a_program():
     """Until its program is known it is called unknown."""
     assert (Process(1, 2).name, Process(1, 2).command) == ("unknown", None)
+
+
+def test_a_thread_is_found_at_a_time():
+    """A process that is known gives its thread's name and its program; one that is not is looked up in /proc."""
+    with running() as pid:
+        processes = Processes(0)
+        found = processes.thread_at(pid, pid, 1)
+        again = processes.thread_at(pid, pid, 2)
+
+    assert (found.tid, found.name, found.process.pid) == (pid, "sleep", pid)
+    assert found.image is again.image
+
+
+def test_a_thread_of_a_process_that_is_gone_is_none():
+    """Nothing is made up, and nothing is kept of it."""
+    with running() as pid:
+        pass
+    processes = Processes(0)
+
+    assert processes.thread_at(pid, pid, 1) is None
+    assert list(processes.living()) == []

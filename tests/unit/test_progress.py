@@ -118,6 +118,21 @@ def test_progress_leaves_programs_their_screen(terminal: Terminal, mode: int) ->
     assert terminal.take() == ""
 
 
+def test_another_line_gets_its_room(terminal: Terminal) -> None:
+    """After clear() the line is gone, and the next update shows it again."""
+    clock = Clock()
+    progress = Progress(terminal, clock)
+    clock.now += 2
+    progress.update(1, 0)
+    terminal.take()
+    progress.clear()
+    progress.clear()
+    assert terminal.take() == "\r\x1b[2K"
+    clock.now += 2
+    progress.update(3, 0)
+    assert terminal.take() == "\r\x1b[2K3 calls, 1/s"
+
+
 def test_without_a_terminal_there_is_no_progress() -> None:
     """Nothing is written to a file."""
     clock, stream = Clock(), io.StringIO()

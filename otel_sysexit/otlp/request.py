@@ -1,0 +1,23 @@
+"""A serialized export: what the encoders make and the transports send."""
+
+import enum
+from dataclasses import dataclass
+
+
+class Signal(enum.Enum):
+    """OTLP's kinds of telemetry, by their names in URLs."""
+
+    TRACES = "traces"
+    LOGS = "logs"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A serialized Export<signal>ServiceRequest, whose bytes are those of TracesData or LogsData, too."""
+
+    body: bytes
+    signal: Signal = Signal.TRACES
+    calls: int = 0
+    spans: int = 0
+    """Process and window spans beside the calls."""
+    log_records: int = 0
