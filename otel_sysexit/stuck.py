@@ -7,7 +7,8 @@ Nothing is kept of a call: whether it is due follows from when it began and when
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from functools import cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,9 +16,6 @@ import numpy.typing as npt
 from otel_sysexit.identity import Thread
 from otel_sysexit.kernel.records import SAMPLED_OUT_NS
 from otel_sysexit.syscalls import Abi, Kind, Kinds, number_of
-
-# Every ABI has it; i386 as number 0.
-_RESTART_NUMBERS: Final = np.array([number_of("restart_syscall", abi) for abi in Abi], np.int32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +97,7 @@ def describe(
         find_thread: Gives the thread for tgid and tid; None where the process has ended, and the call with it.
     """
     slots = slots[np.argsort(slots["start_ns"], kind="stable")]
-    is_restart = slots["nr"] == _RESTART_NUMBERS[slots["abi"]]
+    is_restart = slots["nr"] == _restart_numbers()[slots["abi"]]
     kind = kinds.index(slots["abi"], slots["nr"], np.where(is_restart, slots["interrupted_nr"], np.int32(-1)))
     columns = (slots["tgid"], slots["tid"], kind, slots["start_ns"], elapsed(slots, now_ns))
     found = []
@@ -108,3 +106,9 @@ def describe(
         if thread is not None:
             found.append(CallInFlight(thread, kinds[index], start_ns + boot_to_unix_ns, elapsed_ns))
     return found
+
+
+@cache
+def _restart_numbers() -> npt.NDArray[np.int32]:
+    """Return restart_syscall's number by ABI; each has it, i386 as 0."""
+    return np.array([number_of("restart_syscall", abi) for abi in Abi], np.int32)

@@ -13,6 +13,7 @@ from typing import Any
 
 from google.protobuf import json_format
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
+from opentelemetry.proto.logs.v1.logs_pb2 import LogsData
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, TracesData
 
 _IDS = {"traceId", "spanId", "parentSpanId"}
@@ -32,8 +33,15 @@ def from_json(document: Mapping[str, Any]) -> TracesData:
 
 
 def from_json_lines(path: Path) -> list[TracesData]:
-    """Parse a file of OTLP JSON objects, one a line."""
-    return [from_json(json.loads(line)) for line in path.read_text().splitlines()]
+    """Parse the spans of a file of OTLP JSON objects, one a line."""
+    objects = map(json.loads, path.read_text().splitlines())
+    return [from_json(one) for one in objects if "resourceLogs" not in one]
+
+
+def logs_from_json_lines(path: Path) -> list[LogsData]:
+    """Parse the log records of such a file."""
+    objects = map(json.loads, path.read_text().splitlines())
+    return [json_format.ParseDict(one, LogsData()) for one in objects if "resourceLogs" in one]
 
 
 def _with_base64_ids(node: Any) -> Any:

@@ -172,7 +172,7 @@ class Collector:
 
     def found(self, trace_ids: AbstractSet[str]) -> dict[str, dict[str, Any]]:
         """Describe what it has forwarded of some traces."""
-        spans = described(request.message for request in self.sink.accepted)
+        spans = described(request.message for request in self.sink.accepted if request.signal == "traces")
         return {key: span for key, span in spans.items() if span["trace_id"] in trace_ids}
 
     @classmethod

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from backends.comparison import described, from_json_lines, spans_of
+from backends.comparison import described, from_json_lines, logs_from_json_lines, spans_of
+from opentelemetry.proto.logs.v1.logs_pb2 import LogsData
 from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
 
 AGENT = [sys.executable, "-m", "otel_sysexit"]
@@ -17,6 +18,8 @@ COMMANDS = {
     "ls": ["/bin/ls", "-l", "/etc"],
     "sh": ["sh", "-c", "cat /etc/hostname; cat /nonexistent; true"],
 }
+# A call that is stuck, once: it is looked for after a second.
+STUCK = ["run", "--stuck-after", "900ms", "--syscalls", "clock_nanosleep", "--", "sleep", "1.6"]
 PROTOCOLS = ["grpc", "http/protobuf"]
 
 
@@ -27,12 +30,14 @@ class Run:
 
     Attributes:
         stderr: what it and the command printed there.
-        written: the content of its `-o` file.
+        written: the spans of its `-o` file.
+        written_logs: the log records of that file.
         endpoint: where it sent to.
     """
 
     stderr: str
     written: list[TracesData]
+    written_logs: list[LogsData]
     endpoint: str
 
     @property
@@ -82,4 +87,4 @@ def run_agent(arguments: Sequence[str], endpoint: str, protocol: str, folder: Pa
         timeout=PATIENCE,
     )
     assert done.returncode == 0, f"the agent ended with {done.returncode}, stderr:\n{done.stderr}"
-    return Run(done.stderr, from_json_lines(file), endpoint)
+    return Run(done.stderr, from_json_lines(file), logs_from_json_lines(file), endpoint)

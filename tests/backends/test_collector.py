@@ -2,8 +2,8 @@
 
 import pytest
 from backends.comparison import described
-from backends.processes import Collector, kept
-from backends.runs import COMMANDS, PROTOCOLS, Run, run_agent
+from backends.processes import Collector, kept, wait_until
+from backends.runs import COMMANDS, PROTOCOLS, STUCK, Run, run_agent
 from backends.specimen import full_request, send
 
 pytestmark = pytest.mark.backends
@@ -48,3 +48,24 @@ def test_count_equals_the_ledger(collector, sent):
 
     calls = [span for span in found.values() if "syscall.name" in span["attributes"]]
     assert len(calls) == sent.ledger["delivered"] == sent.ledger["emitted"] > 0
+
+
+@pytest.mark.live
+@runs
+def test_log_records_equal_what_was_written(collector, protocol, tmp_path):
+    """The report of a stuck call comes through as the file has it, and does not disturb the count of calls."""
+    sent = run_agent(STUCK, collector.endpoint(protocol), protocol, tmp_path)
+    (written,) = (of_resource for message in sent.written_logs for of_resource in message.resource_logs)
+
+    def found() -> list:
+        return [
+            of_resource
+            for request in collector.sink.accepted
+            if request.signal == "logs"
+            for of_resource in request.message.resource_logs
+            if of_resource.resource == written.resource
+        ]
+
+    wait_until(found, "the log record to be passed on")
+    assert found() == [written]
+    assert (sent.ledger["delivered"], "warning" in sent.stderr) == (1, False)

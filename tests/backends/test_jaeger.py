@@ -7,7 +7,7 @@ import sys
 import pytest
 from backends.comparison import described
 from backends.processes import Jaeger, kept
-from backends.runs import COMMANDS, PROTOCOLS, Run, run_agent
+from backends.runs import COMMANDS, PROTOCOLS, STUCK, Run, run_agent
 from backends.specimen import full_request, send
 
 pytestmark = pytest.mark.backends
@@ -141,3 +141,16 @@ def test_each_window_links_to_the_one_before(jaeger, attached):
     in_order = sorted(roots, key=lambda key: roots[key]["start"])
     links = [[link[:2] for link in roots[key]["links"]] for key in in_order]
     assert links == [[], *([(roots[key]["trace_id"], key)] for key in in_order[:-1])]
+
+
+@pytest.mark.live
+@runs
+def test_log_records_are_not_for_jaeger(jaeger, protocol, tmp_path):
+    """Jaeger takes no log records: one warning says so, and the spans are delivered all the same."""
+    sent = run_agent(STUCK, jaeger.endpoint(protocol), protocol, tmp_path)
+    warnings = [line for line in sent.stderr.splitlines() if "warning" in line]
+
+    assert len(warnings) == 1
+    assert "1 log records were not delivered" in warnings[0]
+    assert "takes no log records" in warnings[0]
+    assert sent.ledger["delivered"] == sent.ledger["emitted"] == 1

@@ -1,4 +1,4 @@
-"""Signals reach the command that `run` started: those sent to us, and those of the terminal once."""
+"""Signals reach the command that `run` started: those sent to us, but for SIGUSR1, and those of the terminal once."""
 
 import contextlib
 import fcntl
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-SENT = [signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2]
+SENT = [signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGUSR2]
 
 
 def next_fact(stream):
@@ -31,6 +31,20 @@ def test_a_signal_to_us_reaches_the_command(start_agent, build, tmp_path, number
 
     assert next_fact(agent.stdout) == {"signal": number}
     assert agent.wait(timeout=60) == 40 + number
+
+
+def test_sigusr1_is_ours(start_agent, build, tmp_path, eventually):
+    """SIGUSR1 sent to us asks us what is in flight, and does not reach the command, which it might end."""
+    printed = tmp_path / "stderr"
+    with printed.open("wb") as stderr:
+        agent = start_agent("run", "-o", tmp_path / "o", "--", build("await_signal"), stderr=stderr)
+    next_fact(agent.stdout)
+    agent.send_signal(signal.SIGUSR1)
+    eventually(lambda: b" in await_signal[" in printed.read_bytes(), "the report")
+    agent.send_signal(signal.SIGTERM)
+
+    assert next_fact(agent.stdout) == {"signal": signal.SIGTERM}
+    assert agent.wait(timeout=60) == 40 + signal.SIGTERM
 
 
 def test_a_command_may_survive_sigterm(start_agent, build, tmp_path):
