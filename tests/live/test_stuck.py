@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from otlp_json import read_log_records, read_spans
 
+from otel_sysexit.signals import HANDLED
+
 EVENT = "otel_sysexit.call.in_flight"
 WARN, INFO = 13, 9
 LINE = re.compile(
@@ -168,9 +170,9 @@ def test_sigusr1_is_answered_when_nothing_is_in_flight(start, start_reporting, e
     def is_answered() -> bool:
         return "otel-sysexit: no call is in flight" in agent.printed
 
-    # Until it has taken its signals over, SIGUSR1 would end it: it blocks it from then on.
-    blocked = 1 << signal.SIGUSR1 - 1
-    eventually(lambda: _blocked_signals(agent.process.pid) & blocked, "the agent to be ready")
+    # Until it has taken its signals over, SIGUSR1 would end it. (While it starts a process, all are blocked for a moment.)
+    taken_over = sum(1 << number - 1 for number in HANDLED)
+    eventually(lambda: _blocked_signals(agent.process.pid) == taken_over, "the agent to be ready")
     agent.process.send_signal(signal.SIGUSR1)
     eventually(is_answered, "the answer")
     cat.stdin.close()
