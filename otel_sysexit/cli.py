@@ -9,7 +9,7 @@ import numpy as np
 from otel_sysexit import __version__
 from otel_sysexit.config import SETTINGS, Config, resolve
 from otel_sysexit.kernel.capture import Loader, Request
-from otel_sysexit.syscalls import path_arguments_table, wanted_table
+from otel_sysexit.selections import path_arguments_table, wanted_table
 
 
 def options_of(command: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

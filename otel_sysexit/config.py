@@ -21,7 +21,7 @@ from otel_sysexit.environment import (
     parse_pairs,
 )
 from otel_sysexit.errors import AgentError
-from otel_sysexit.syscalls import Selection, parse_selection
+from otel_sysexit.selections import Selection, parse_duration_ns, parse_selection
 
 PREFIX: Final = "OTEL_SYSEXIT_"
 BENIGN_ERRORS: Final = "EAGAIN,EINPROGRESS,EALREADY,EINTR,futex*:ETIMEDOUT,mq_timed*:ETIMEDOUT"
@@ -30,15 +30,6 @@ RING_BYTES: Final = {"run": 64 << 20, "attach": 16 << 20}
 _PAGE_SIZE: Final = 4096
 _TRACES_PATH: Final = "/v1/traces"
 _LOGS_ENDPOINT: Final = "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT"
-_UNITS_NS: Final = {
-    "ns": 1,
-    "us": 10**3,
-    "µs": 10**3,
-    "ms": 10**6,
-    "s": 10**9,
-    "m": 60 * 10**9,
-    "h": 3600 * 10**9,
-}
 _UNITS_BYTES: Final = {"": 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 
 
@@ -77,24 +68,6 @@ class Config:
     duration_ns: int | None = None
     resource_attributes: Mapping[str, str] = field(default_factory=dict)
     warnings: Sequence[str] = ()
-
-
-def parse_duration_ns(text: str) -> int:
-    """
-    Return a duration such as `10s`, `1.5ms`, `1m30s`, in ns.
-
-    By hand, because no library found keeps nanoseconds.
-
-    Raises:
-        ValueError: it is none; the message is one line.
-    """
-    parts = re.findall(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h)", text)
-    if not parts or "".join(number + unit for number, unit in parts) != text:
-        raise ValueError(f"{text!r} is no duration: write 500us, 10ms, 1.5s or 1m30s")
-    duration_ns = sum(float(number) * _UNITS_NS[unit] for number, unit in parts)
-    if duration_ns >= 1 << 63:
-        raise ValueError(f"{text!r} is too long a duration: at most 292 years")
-    return round(duration_ns)
 
 
 def parse_ring_bytes(text: str) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from otel_sysexit import syscalls
+from otel_sysexit import selections, syscalls
 from otel_sysexit.cli import make_request
 from otel_sysexit.config import Config
 from otel_sysexit.kernel import loader, records
@@ -161,7 +161,7 @@ def test_the_tables_of_calls_have_the_kernels_shape():
 )
 def test_the_table_is_packed_as_the_kernel_reads_it(abi, name, entry):
     """The entry of a call has bit 7 for "in the set", 1 + the first path's index below, the second's in bits 3-5."""
-    request = make_request(Config(syscalls=syscalls.parse_selection("openat")))
+    request = make_request(Config(syscalls=selections.parse_selection("openat")))
     number = syscalls.number_of(name, abi)
 
     assert request.syscall_table.shape == (records.ABI_COUNT * records.NR_LIMIT,)
@@ -170,7 +170,7 @@ def test_the_table_is_packed_as_the_kernel_reads_it(abi, name, entry):
 
 def test_every_macro_that_the_agent_sets_is_used():
     """No -D of the agent is misspelt: the BPF sources test or use each of them."""
-    config = Config(syscalls=syscalls.parse_selection("openat"), errors_only=True, min_duration_ns=1)
+    config = Config(syscalls=selections.parse_selection("openat"), errors_only=True, min_duration_ns=1)
     macros = [flag.removeprefix("-D").partition("=")[0] for flag in make_request(config).cflags()]
     offsets = [
         f"{structure}_{member}".replace(".", "_").upper()

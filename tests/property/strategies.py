@@ -9,6 +9,7 @@ from made_calls import Made, make_calls
 from otel_sysexit import syscalls
 from otel_sysexit.calls import Calls, Outcome
 from otel_sysexit.identity import Image, Process, Thread
+from otel_sysexit.signatures import shipped_signature
 from otel_sysexit.traces import Link, Placement, Span
 
 U32 = st.integers(0, 2**32 - 1)
@@ -63,10 +64,10 @@ class MadeBatch:
 def made_calls(draw: st.DrawFn) -> Made:
     """Return one call of any kind and any end."""
     abi = draw(st.sampled_from(syscalls.Abi))
-    names = st.sampled_from(sorted(syscalls._numbers(abi)))
+    names = st.sampled_from(sorted(syscalls.numbers(abi)))
     numbers = st.integers(-(2**31), 2**31 - 1) | st.integers(syscalls.NUMBERS - 1, syscalls.NUMBERS + 1)
     call = draw(st.one_of(names, names, names, numbers))
-    path_count = sum(len(argument) > 2 for argument in syscalls._signature(str(call), abi) or ())
+    path_count = sum(argument.is_path for argument in shipped_signature(str(call), abi.label) or ())
     outcome = draw(st.sampled_from(Outcome))
     ret = -draw(st.integers(1, 4095)) if outcome in (Outcome.FAILED, Outcome.BENIGN) else draw(I64)
     paths = draw(st.lists(texts(255).map(str.encode), max_size=min(path_count, 2)))

@@ -13,7 +13,7 @@ from otel_sysexit import config
 from otel_sysexit.calls import BenignErrors
 from otel_sysexit.config import SETTINGS, Config, Setting, resolve
 from otel_sysexit.errors import AgentError
-from otel_sysexit.syscalls import parse_selection
+from otel_sysexit.selections import parse_selection
 
 WHOLE_ENDPOINT = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"
 FILES = ("one.pem", "two.pem")
@@ -448,34 +448,6 @@ def test_headers_are_percent_decoded():
 
 
 # --- numbers with units -----------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("0s", 0),
-        ("1ns", 1),
-        ("500us", 500_000),
-        ("500µs", 500_000),
-        ("1.5ms", 1_500_000),
-        ("1m30s", 90 * 10**9),
-        ("1h1ms", 3600 * 10**9 + 10**6),
-        ("292h", 292 * 3600 * 10**9),
-        ("0.1s", 10**8),
-    ],
-)
-def test_durations(text, expected):
-    """Numbers with units, one after the other, to the nanosecond."""
-    assert config.parse_duration_ns(text) == expected
-
-
-@pytest.mark.parametrize(
-    "text", ["", "1", "s", "1 s", "-1s", "1s ", "1d", ".5s", "1e3s", "1sm", "9" * 400 + "h"]
-)
-def test_what_is_no_duration_is_refused(text):
-    """Without a unit, with a sign, in words or without an end: no duration."""
-    with pytest.raises(ValueError, match="duration"):
-        config.parse_duration_ns(text)
 
 
 @pytest.mark.parametrize(

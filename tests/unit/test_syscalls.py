@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from otel_sysexit import syscalls
-from otel_sysexit.syscalls import ABIS, KINDS_MAX, NUMBERS, Abi, Form, Kind, Kinds, Selection
+from otel_sysexit.syscalls import ABIS, KINDS_MAX, NUMBERS, Abi, Form, Kind, Kinds
 
 
 def kind_of(number: int, abi: int = Abi.X86_64, restarted: int = -1) -> Kind:
@@ -181,7 +181,7 @@ def test_every_named_call_has_known_arguments() -> None:
     unknown = {
         name
         for abi in Abi
-        for name, number in syscalls._numbers(abi).items()
+        for name, number in syscalls.numbers(abi).items()
         if [argument.name for argument in kind_of(number, abi).arguments][:1] == ["arg0"]
     }
     assert unknown == {"epoll_ctl_old", "epoll_wait_old"}
@@ -189,9 +189,7 @@ def test_every_named_call_has_known_arguments() -> None:
 
 def test_no_call_has_more_than_six_arguments() -> None:
     """There are six registers."""
-    counts = [
-        len(kind_of(number, abi).arguments) for abi in Abi for number in syscalls._numbers(abi).values()
-    ]
+    counts = [len(kind_of(number, abi).arguments) for abi in Abi for number in syscalls.numbers(abi).values()]
     assert max(counts) == 6
 
 
@@ -222,166 +220,6 @@ def test_number_of_knows_both_answers() -> None:
     assert syscalls.number_of("openat", Abi.X86_64) == 257
     assert syscalls.number_of("getpid", Abi.X32) == 39
     assert syscalls.number_of("open", Abi.AARCH64) is None
-
-
-def test_a_selection_adds_and_takes_away() -> None:
-    """Names, globs, classes and their negations work from left to right."""
-    names = syscalls.parse_selection("openat, readlink*,%net,!connect").names
-    assert {"openat", "readlink", "readlinkat", "bind", "socketcall"} <= names
-    assert not names & {"connect", "close"}
-
-
-def test_a_selection_that_starts_by_taking_away_starts_from_all() -> None:
-    """'!futex' means everything else, unknown numbers too."""
-    selection = syscalls.parse_selection("!futex")
-    assert selection.includes_unknown
-    assert "futex" not in selection.names
-    assert {"openat", "socketcall", "set_tls"} <= selection.names
-
-
-def test_a_later_item_brings_back_what_an_earlier_took_away() -> None:
-    """Order counts."""
-    assert "connect" in syscalls.parse_selection("%net,!conn*,connect").names
-
-
-def test_a_plain_selection_leaves_unknown_numbers_out() -> None:
-    """What nobody asked for is not recorded."""
-    assert not syscalls.parse_selection("openat").includes_unknown
-
-
-@pytest.mark.parametrize("text", ["*", "syscall_*"])
-def test_a_glob_can_ask_for_unknown_numbers(text: str) -> None:
-    """Calls without a name are called syscall_<number>, and globs match that."""
-    assert syscalls.parse_selection(text).includes_unknown
-
-
-def test_a_glob_can_take_unknown_numbers_away() -> None:
-    """The negation of the same glob."""
-    assert not syscalls.parse_selection("!syscall_*").includes_unknown
-
-
-def test_names_of_one_abi_only_are_valid() -> None:
-    """A 64-bit host may run 32-bit programs."""
-    assert syscalls.parse_selection("socketcall").names == {"socketcall"}
-
-
-def test_the_kernels_internal_names_are_understood() -> None:
-    """Tracefs calls stat newstat."""
-    assert syscalls.parse_selection("newstat").names == {"stat"}
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("", "empty"),
-        (" ", "empty"),
-        ("openat,,read", "empty"),
-        ("openat,!", "empty"),
-        ("opnat", "'opnat'; nearest: openat"),
-        ("OPENAT", "'OPENAT'; nearest: openat"),
-        ("%netwrk", "'%netwrk'; nearest: %network"),
-        ("zz*", "no system call matches 'zz*'"),
-        ("openat,!openat", "leaves nothing"),
-        ("qqqqqqqqqq", "'qqqqqqqqqq'"),
-    ],
-)
-def test_a_wrong_selection_is_refused_in_one_line(text: str, message: str) -> None:
-    """The message says which item is wrong and names the nearest ones."""
-    with pytest.raises(ValueError) as caught:
-        syscalls.parse_selection(text)
-    assert message in str(caught.value)
-    assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize("name", syscalls.CLASSES)
-def test_no_class_is_empty(name: str) -> None:
-    """Each class a user can name means something."""
-    assert syscalls.parse_selection(f"%{name}").names
-
-
-@pytest.mark.parametrize(
-    ("name", "inside", "outside"),
-    [
-        ("file", {"openat", "rename", "stat64", "umount", "execve"}, {"read", "close", "memfd_create"}),
-        ("desc", {"read", "openat", "mmap", "pipe", "epoll_wait", "dup2", "poll"}, {"getpid", "unlink"}),
-        ("process", {"fork", "clone3", "execve", "exit_group", "wait4"}, {"openat", "clock_gettime"}),
-        ("net", {"socket", "sendto", "recvmmsg_time64", "accept4", "socketcall"}, {"read", "write"}),
-        ("signal", {"rt_sigaction", "kill", "signalfd4", "pause"}, {"read"}),
-        ("memory", {"mmap", "brk", "mprotect", "madvise"}, {"read", "memfd_create"}),
-        ("clock", {"clock_gettime", "clock_settime64"}, {"clock_nanosleep", "nanosleep"}),
-        ("creds", {"setuid", "getresgid32", "capset"}, {"getpid"}),
-        ("ipc", {"semop", "shmat", "msgsnd"}, {"mq_open"}),
-    ],
-)
-def test_a_class_means_what_strace_means(name: str, inside: set[str], outside: set[str]) -> None:
-    """The classes hold the calls a user of strace expects, and no others of note."""
-    names = syscalls.parse_selection(f"%{name}").names
-    assert inside <= names
-    assert not outside & names
-
-
-def test_every_pattern_of_a_class_matches_something() -> None:
-    """No word in the lists is a misspelling."""
-    words = " ".join([*syscalls._CLASSES.values(), syscalls._MORE_DESC])
-    assert [word for word in words.split() if not syscalls._matching((word,))] == []
-
-
-def test_no_selection_wants_everything() -> None:
-    """Without a choice the kernel records all."""
-    table = syscalls.wanted_table(None)
-    assert table.shape == (ABIS * NUMBERS,)
-    assert table.all()
-
-
-def test_the_table_holds_the_selected_calls_of_every_abi() -> None:
-    """One name sets its number in each ABI that has it, and nothing else."""
-    table = syscalls.wanted_table(Selection(frozenset(["openat"]), includes_unknown=False))
-    expected = [257, NUMBERS + 295, 2 * NUMBERS + 257, 3 * NUMBERS + 56, 4 * NUMBERS + 322]
-    assert np.flatnonzero(table).tolist() == expected
-
-
-def test_unknown_numbers_follow_the_selection() -> None:
-    """500 has no name; it is recorded when unknown numbers are, 257 is not then."""
-    table = syscalls.wanted_table(Selection(frozenset(), includes_unknown=True))
-    assert (table[500], table[257], table[NUMBERS + 500]) == (1, 0, 1)
-
-
-@pytest.mark.parametrize(
-    ("abi", "name", "expected"),
-    [
-        (Abi.X86_64, "open", 0x01),
-        (Abi.X86_64, "openat", 0x02),
-        (Abi.X86_64, "rename", 0x21),
-        (Abi.X86_64, "renameat2", 0x42),
-        (Abi.X86_64, "symlinkat", 0x31),
-        (Abi.X86_64, "mount", 0x21),
-        (Abi.X86_64, "execve", 0x01),
-        (Abi.X86_64, "umount2", 0x01),
-        (Abi.X86_64, "fanotify_mark", 0x05),
-        (Abi.X86_64, "memfd_create", 0),
-        (Abi.X86_64, "write", 0),
-        (Abi.I386, "stat64", 0x01),
-        (Abi.I386, "fanotify_mark", 0x06),
-        (Abi.X32, "openat", 0x02),
-        (Abi.AARCH64, "unlinkat", 0x02),
-        (Abi.ARM, "chown32", 0x01),
-    ],
-)
-def test_the_path_table_says_where_the_paths_are(abi: Abi, name: str, expected: int) -> None:
-    """Low nibble: 1 + index of the first path; high nibble: of the second."""
-    number = syscalls.number_of(name, abi)
-    assert number is not None
-    assert syscalls.path_arguments_table()[abi * NUMBERS + number] == expected
-
-
-def test_the_path_table_agrees_with_the_arguments() -> None:
-    """A call is in the table exactly if one of its arguments is a path."""
-    table = syscalls.path_arguments_table()
-    for abi in Abi:
-        for name, number in syscalls._numbers(abi).items():
-            if number < NUMBERS:
-                has_path = any(argument.is_path for argument in kind_of(number, abi).arguments)
-                assert bool(table[abi * NUMBERS + number]) == has_path, (abi, name)
 
 
 def test_importing_reads_no_table() -> None:
