@@ -77,7 +77,11 @@ def test_the_wheel_has_what_it_needs(wheel):
         if path.is_file()
     }
 
-    assert bpf | {"otel_sysexit/data/syscall_args.json", "otel_sysexit/py.typed"} <= names
+    assert (
+        bpf
+        | {"otel_sysexit/data/constants.toml", "otel_sysexit/data/syscall_args.json", "otel_sysexit/py.typed"}
+        <= names
+    )
     assert [name for name in names if name.startswith("tests/") or "__pycache__" in name] == []
     assert [name for name in names if name.endswith("licenses/LICENSE")] != []
 
