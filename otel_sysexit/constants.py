@@ -6,6 +6,7 @@ differ by ABI, from data/constants.toml.
 """
 
 import fcntl
+import fnmatch
 import mmap
 import os
 import resource
@@ -16,7 +17,6 @@ import termios
 import time
 import tomllib
 from collections.abc import Mapping
-from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -24,8 +24,7 @@ from typing import Any, Final
 
 from otel_sysexit.syscalls import Abi
 
-# Group -> module, names. A star takes all that begin so; a minus leaves out what is a second name for a value, or of
-# another group.
+# Group -> module, names or globs; a minus leaves out what is a second name for a value, or of another group.
 _STANDARD: Final[Mapping[str, tuple[ModuleType, str]]] = {
     "access": (os, "R_OK W_OK X_OK"),
     "access_mode": (os, "O_RDONLY O_WRONLY O_RDWR"),
@@ -117,13 +116,12 @@ def _own() -> Mapping[str, Mapping[str, Any]]:
 
 
 def _standard(module: ModuleType, patterns: str) -> dict[str, int]:
-    words = patterns.split()
-    wanted = [word for word in words if not word.startswith("-")]
-    unwanted = [word[1:] for word in words if word.startswith("-")]
-    return {
-        name: int(value)
-        for name, value in vars(module).items()
-        if isinstance(value, int)
-        and any(fnmatchcase(name, pattern) for pattern in wanted)
-        and not any(fnmatchcase(name, pattern) for pattern in unwanted)
-    }
+    numbers = {name: int(value) for name, value in vars(module).items() if isinstance(value, int)}
+    found: dict[str, int] = {}
+    for pattern in patterns.split():
+        for name in fnmatch.filter(numbers, pattern.removeprefix("-")):
+            if pattern.startswith("-"):
+                found.pop(name, None)
+            else:
+                found[name] = numbers[name]
+    return found

@@ -75,7 +75,7 @@ def write(place: str, value: int, *others: tuple[str, int], abi: Abi = Abi.X86_6
         ("access.mode", 6, "R_OK|W_OK"),
         ("access.mode", 0, "F_OK"),
         ("mkdir.mode", 0o755, "0755"),
-        ("chmod.mode", 0, "0"),
+        ("chmod.mode", 0, "000"),
         ("mknod.mode", 0o020666, "S_IFCHR|0666"),
         ("fcntl.cmd", 1030, "F_DUPFD_CLOEXEC"),
         ("ioctl.cmd", 0x5401, "TCGETS"),
