@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
  * Threads come and go: slots follow them, and the agent is told who they are.
- * Follows calls.bpf.c in the text that is compiled; the maps and the inlines are there.
  */
 
 static __always_inline void read_process(struct task_record *record, u64 task)
@@ -35,29 +34,58 @@ static __always_inline struct task_record *reserve_task(u8 kind, u64 task)
 	return record;
 }
 
+/* With --all who is left out belongs to nobody; elsewhere it is part of a target's family. */
+static __always_inline bool is_told(struct slot *slot)
+{
+#ifdef SELECT_ALL
+	return slot->was_target;
+#else
+	return true;
+#endif
+}
+
+/* Is a thread that a target creates a target, too, because of that? */
+static __always_inline bool is_followed(struct slot *creator, bool is_thread)
+{
+	if (creator->state == SLOT_LAUNCHING)
+		return false;
+#ifdef NO_FOLLOW
+#ifdef SELECT_TID
+	return false;
+#else
+	return is_thread && creator->state != SLOT_EXCLUDED;
+#endif
+#else
+	return true;
+#endif
+}
+
 /*
  * TP_PROTO(struct task_struct *parent, struct task_struct *child)
  * Runs in the parent, before the child does: its first call finds the slot.
  */
 int on_sched_process_fork(struct bpf_raw_tracepoint_args *ctx)
 {
-	u64 child = ctx->args[1];
-	u32 tid = (u32)bpf_get_current_pid_tgid(), child_tid = 0;
-	struct slot newborn = { .state = SLOT_NEWBORN, .interrupted_nr = -1 };
-	struct slot *slot = pending.lookup(&tid);
+	u64 pid_tgid = bpf_get_current_pid_tgid();
+	u32 tid = (u32)pid_tgid;
+	struct candidate child = { .task = ctx->args[1], .comm = ctx->args[1] + TASK_STRUCT_COMM };
+	struct slot *slot = find_slot(tid);
 	struct task_record *record;
 
-	if (!slot || slot->state == SLOT_LAUNCHING)	/* filter: not a target's child */
+	READ(child.tid, child.task, TASK_STRUCT_PID);
+	READ(child.tgid, child.task, TASK_STRUCT_TGID);
+	if (!(slot && is_followed(slot, child.tgid == pid_tgid >> 32)) &&
+	    !is_selected(&child))	/* filter: neither a target's child nor chosen itself */
 		return 0;
-	READ(child_tid, child, TASK_STRUCT_PID);
-	if (pending.update(&child_tid, &newborn)) {
-		count_atomically(LEDGER_THREADS_UNFOLLOWED);
+	slot = add_slot(child.tid, child.tgid, is_excluded(&child) ? SLOT_EXCLUDED : SLOT_NEWBORN);
+	if (!slot)	/* not followed: counted there */
 		return 0;
-	}
-	record = reserve_task(TASK_THREAD_START, child);
+	if (!is_told(slot))	/* filter: of no interest */
+		return 0;
+	record = reserve_task(TASK_THREAD_START, child.task);
 	if (!record)	/* dropped: counted there */
 		return 0;
-	if (record->tid == record->tgid)
+	if (child.tid == child.tgid)
 		record->kind = TASK_PROCESS_START;
 	record->previous_tid = tid;
 	tasks.ringbuf_submit(record, BPF_RB_NO_WAKEUP);
@@ -67,18 +95,23 @@ int on_sched_process_fork(struct bpf_raw_tracepoint_args *ctx)
 /* An exec by a thread that is not the leader takes the leader's tid: its slot goes with it. */
 static __always_inline struct slot *move_slot(u32 from, u32 to)
 {
-	struct slot *slot = pending.lookup(&from);
+	struct slot *slot = find_slot(from), *other;
 	struct slot copy;
 
 	if (!slot)
 		return NULL;
 	copy = *slot;
+	other = find_slot(to);
+	if (other && other->start_ns > SAMPLED_OUT_AT_ENTER)	/* the leader's, killed after sys_exit was detached */
+		count_atomically(LEDGER_DROPPED_OVERWRITTEN);
+	note_slot(to, 1);
 	if (pending.update(&to, &copy)) {
+		note_slot(to, -1);
 		count_atomically(LEDGER_THREADS_UNFOLLOWED);
-		if (copy.start_ns)
+		if (copy.start_ns > SAMPLED_OUT_AT_ENTER)
 			count_atomically(LEDGER_DROPPED_OVERWRITTEN);
 	}
-	pending.delete(&from);
+	delete_slot(from);
 	return pending.lookup(&to);
 }
 
@@ -97,45 +130,112 @@ static __always_inline void emit_exec_string(u64 address, bool is_user, u8 role,
 		length = bpf_probe_read_user_str(record->text, STRING_READ, (void *)address);
 	else
 		length = bpf_probe_read_kernel_str(record->text, STRING_READ, (void *)address);
-	end_string(record, length);
+	end_text(record, length);
 	exec_strings.ringbuf_submit(record, BPF_RB_NO_WAKEUP);
 }
+
+#ifdef COMMAND_ARGS
+/* All arguments, as they lie in the new program's memory: one behind the other, each with its NUL. */
+static __always_inline void emit_argv(u64 argv, u64 mm, struct slot *slot)
+{
+	struct string_record *record = exec_strings.ringbuf_reserve(sizeof(struct string_record));
+	u64 end = 0, size;
+	int error;
+
+	if (!record) {
+		count_atomically(LEDGER_STRINGS_DROPPED);
+		return;
+	}
+	begin_string(record, STRING_ARGV, slot->string_seq, slot->string_cpu);
+	READ(end, mm, MM_STRUCT_ARG_END);
+	size = end - argv;
+	if (size > STRING_LIMIT)
+		size = STRING_LIMIT;
+	error = bpf_probe_read_user(record->text, size, (void *)argv);
+	end_bytes(record, error, end - argv > STRING_LIMIT ? STRING_LIMIT + 1 : end - argv);
+	exec_strings.ringbuf_submit(record, BPF_RB_NO_WAKEUP);
+}
+#endif
 
 /* What was executed, and as what: strings named by the slot for the call and by the record for the process. */
 static __always_inline void emit_exec_strings(struct slot *slot, u64 task, u64 bprm)
 {
 	u64 filename = 0, mm = 0, argv = 0, file = 0, dentry = 0, name = 0;
 
-	slot->string_cpu = bpf_get_smp_processor_id();
-	slot->string_seq = next_string_seq();
+	/* Not by a counter of the CPU: here we may be preempted. By the thread, and the how manieth of its execs this is. */
+	slot->string_cpu = EXEC_STRINGS | (slot->string_cpu + 1);
+	slot->string_seq = slot->tid;
 	READ(filename, bprm, LINUX_BINPRM_FILENAME);
 	emit_exec_string(filename, false, STRING_FIRST_PATH, slot);
 	READ(mm, task, TASK_STRUCT_MM);
 	READ(argv, mm, MM_STRUCT_ARG_START);
 	emit_exec_string(argv, true, STRING_COMMAND, slot);
+#ifdef COMMAND_ARGS
+	emit_argv(argv, mm, slot);
+#endif
 	READ(file, mm, MM_STRUCT_EXE_FILE);
 	READ(dentry, file, FILE_F_PATH_DENTRY);
 	READ(name, dentry, DENTRY_D_NAME_NAME);
 	emit_exec_string(name, false, STRING_EXECUTABLE, slot);
 }
 
+/* A call in flight by which its thread stopped being a target. */
+static __always_inline void discard_call(struct slot *slot)
+{
+	if (slot->start_ns > SAMPLED_OUT_AT_ENTER)
+		count_atomically(LEDGER_FILTERED_EXCLUDED);
+	slot->start_ns = 0;
+}
+
+/* Is a target left out for what it has become? */
+static __always_inline bool is_left_out(struct candidate *who)
+{
+#if defined(NO_FOLLOW) && defined(SELECT_SOME)
+	if (!is_selected(who))
+		return true;
+#endif
+	return is_excluded(who);
+}
+
+/* A thread has become something else. NULL: it is no target. */
+static __always_inline struct slot *judge_again(struct slot *slot, struct candidate *who)
+{
+	if (!slot)
+		return is_selected(who) ?
+			add_slot(who->tid, who->tgid, is_excluded(who) ? SLOT_EXCLUDED : SLOT_ATTACHED) : NULL;
+	if (is_left_out(who)) {
+		discard_call(slot);
+		slot->state = SLOT_EXCLUDED;
+	} else if (slot->state == SLOT_EXCLUDED) {
+		slot->state = SLOT_ATTACHED;
+		slot->was_target = 1;
+	}
+	return slot;
+}
+
 /* TP_PROTO(struct task_struct *p, pid_t old_pid, struct linux_binprm *bprm) */
 int on_sched_process_exec(struct bpf_raw_tracepoint_args *ctx)
 {
-	u64 task = ctx->args[0];
+	u64 pid_tgid = bpf_get_current_pid_tgid();
 	u32 old_tid = (u32)ctx->args[1];
-	u32 tid = (u32)bpf_get_current_pid_tgid();
+	struct candidate who = {
+		.task = ctx->args[0], .tgid = pid_tgid >> 32, .tid = (u32)pid_tgid,
+		.comm = ctx->args[0] + TASK_STRUCT_COMM,
+	};
 	struct task_record *record;
 	struct slot *slot;
 
-	slot = old_tid == tid ? pending.lookup(&tid) : move_slot(old_tid, tid);
-	if (!slot)	/* filter: not a target */
-		return 0;
-	if (slot->state == SLOT_LAUNCHING)	/* the command begins, whether or not its execve is in the set */
+	slot = old_tid == who.tid ? find_slot(who.tid) : move_slot(old_tid, who.tid);
+	if (slot && slot->state == SLOT_LAUNCHING)	/* the command begins, whether or not its execve is in the set */
 		slot->state = SLOT_NORMAL;
+	slot = judge_again(slot, &who);
+	if (old_tid != who.tid)
+		forget_tid(old_tid);
+	if (!slot || !is_told(slot))	/* filter: not a target */
+		return 0;
 	slot->has_execed = 1;
-	emit_exec_strings(slot, task, ctx->args[2]);
-	record = reserve_task(TASK_EXEC, task);
+	emit_exec_strings(slot, who.task, ctx->args[2]);
+	record = reserve_task(TASK_EXEC, who.task);
 	if (!record)	/* dropped: counted there */
 		return 0;
 	record->previous_tid = old_tid;
@@ -148,21 +248,26 @@ int on_sched_process_exec(struct bpf_raw_tracepoint_args *ctx)
 /* TP_PROTO(struct task_struct *task, const char *comm): comm is the new name, not yet in the task. */
 int on_task_rename(struct bpf_raw_tracepoint_args *ctx)
 {
-	u64 task = ctx->args[0];
-	u32 tid = 0;
+	struct candidate who = { .task = ctx->args[0], .comm = ctx->args[1] };
 	struct task_record *record;
 	struct slot *slot;
 
-	READ(tid, task, TASK_STRUCT_PID);
-	slot = pending.lookup(&tid);
-	if (!slot || slot->state == SLOT_LAUNCHING)	/* filter: not a target */
+	READ(who.tid, who.task, TASK_STRUCT_PID);
+	READ(who.tgid, who.task, TASK_STRUCT_TGID);
+	slot = find_slot(who.tid);
+	if (slot && slot->state == SLOT_LAUNCHING)	/* filter: not a target yet */
 		return 0;
-	record = reserve_task(TASK_RENAME, task);
+#if defined(SELECT_COMM) || defined(EXCLUDE_COMM)
+	slot = judge_again(slot, &who);
+#endif
+	if (!slot || !is_told(slot))	/* filter: not a target */
+		return 0;
+	record = reserve_task(TASK_RENAME, who.task);
 	if (!record)	/* dropped: counted there */
 		return 0;
 	/* Zero padded by its writer (strscpy_pad in __set_task_comm and its callers), but only up to the NUL for sure. */
 	__builtin_memset(record->comm, 0, sizeof(record->comm));
-	bpf_probe_read_kernel_str(record->comm, sizeof(record->comm), (void *)ctx->args[1]);
+	bpf_probe_read_kernel_str(record->comm, sizeof(record->comm), (void *)who.comm);
 	tasks.ringbuf_submit(record, BPF_RB_NO_WAKEUP);
 	return 0;
 }
@@ -196,23 +301,28 @@ int on_sched_process_exit(struct bpf_raw_tracepoint_args *ctx)
 {
 	u64 pid_tgid = bpf_get_current_pid_tgid();
 	u32 tid = (u32)pid_tgid;
-	struct slot *slot = pending.lookup(&tid);
+	struct slot *slot = find_slot(tid);
 	struct finished call = {};
 	struct task_record *record;
 	u32 zero = 0, *closing;
+	bool is_told_of;
 
+	forget_ids(ctx->args[0], pid_tgid >> 32, tid);
 	if (!slot)	/* filter: not a target */
 		return 0;
 	closing = is_closing.lookup(&zero);
 	if (closing && *closing && !is_exit(slot->abi, slot->nr))	/* its return came after sys_exit was detached */
 		return 0;
-	if (slot->start_ns) {
+	if (slot->start_ns > SAMPLED_OUT_AT_ENTER) {
 		call.start_ns = slot->start_ns;
 		call.duration_ns = bpf_ktime_get_boot_ns() - call.start_ns;
 		call.kind = CALL_NEVER_RETURNED;
-		emit_call(slot, &call, pid_tgid);
+		emit_call(slot, &call);
 	}
-	pending.delete(&tid);
+	is_told_of = is_told(slot);
+	delete_slot(tid);
+	if (!is_told_of)	/* filter: of no interest */
+		return 0;
 	record = reserve_task(TASK_END, ctx->args[0]);
 	if (!record)	/* dropped: counted there */
 		return 0;

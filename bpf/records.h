@@ -12,12 +12,17 @@
 
 #include <linux/types.h>
 
-#define RECORDS_VERSION 1
+#define RECORDS_VERSION 2
 
-/* Longer strings are cut. One byte more is read, so that a cut one is told from one that just fits. */
-#define STRING_LIMIT 255
+/*
+ * Longer strings are cut; set at compile time (--string-limit). One byte more is
+ * read, so that a cut one is told from one that just fits.
+ */
+#ifndef STRING_LIMIT
+#define STRING_LIMIT 256
+#endif
 #define STRING_READ (STRING_LIMIT + 2)
-#define STRING_SIZE 264
+#define STRING_SIZE ((STRING_READ + 7) / 8 * 8)
 
 /* The instruction set a call was made for; syscall numbers differ between them. */
 enum abi {
@@ -31,6 +36,31 @@ enum abi {
 
 /* Numbers 0 ... NR_LIMIT - 1 of an ABI have a place in `syscall_table`. */
 #define NR_LIMIT 1024
+
+/*
+ * An entry of `syscall_table`, u32: what to do with a call of that number.
+ *
+ *  bits  0-2   1 + index of the first path argument; 0: none
+ *        3-5   of the second
+ *        6-8   1 + index of the first descriptor argument
+ *        9-11  of the second
+ *       12-14  1 + index of an argument that points to a struct sockaddr
+ *       15-17  1 + index of the argument with its length
+ *       18     ... which is pointed to: the kernel wrote address and length
+ *       30     an exec or a fork: sys_exit looks at the slot whether it is in the set or not
+ *       31     in the chosen set
+ */
+#define ENTRY_ARGUMENT(entry, shift) (((entry) >> (shift)) & 7)
+#define ENTRY_FIRST_PATH 0
+#define ENTRY_SECOND_PATH 3
+#define ENTRY_FIRST_FILE 6
+#define ENTRY_SECOND_FILE 9
+#define ENTRY_ADDRESS 12
+#define ENTRY_ADDRESS_LENGTH 15
+#define ENTRY_IS_ADDRESS_OUT (1u << 18)
+#define ENTRY_HAS_MEANING ((1u << 18) - 1)
+#define ENTRY_IS_BIRTH (1u << 30)
+#define ENTRY_IS_WANTED (1u << 31)
 
 enum call_kind {
 	CALL_RETURNED = 0,	/* sys_enter and sys_exit were both seen */
@@ -50,6 +80,7 @@ enum call_kind {
  *  72  tgid         76  tid
  *  80  nr           84  restarted_nr
  *  88  string_seq   92  string_cpu    94  abi    95  kind | flags << 4
+ *  96  files[2]    104  threshold    108  reserved
  */
 struct call_record {
 	__u64 start_ns;		/* CLOCK_BOOTTIME at sys_enter */
@@ -64,6 +95,9 @@ struct call_record {
 	__u16 string_cpu;
 	__u8 abi;
 	__u8 kind_flags;	/* enum call_kind, CALL_HAS_* << 4 */
+	__u32 files[2];		/* numbers of what descriptor arguments were; 0: unknown, none */
+	__u32 threshold;	/* upper half of OpenTelemetry's 56-bit T, T >> 24; 0: all are here */
+	__u32 reserved;
 };
 
 /* What a string record holds. */
@@ -72,21 +106,29 @@ enum string_role {
 	STRING_SECOND_PATH = 1,
 	STRING_COMMAND = 2,	/* argv[0] of an exec */
 	STRING_EXECUTABLE = 3,	/* bare name of the file that became the program */
+	STRING_ARGV = 4,	/* of an exec: arguments, each ended by a NUL */
+	STRING_ADDRESS = 5,	/* a struct sockaddr, as user space has it */
+	STRING_FILE = 6,	/* what a descriptor is; in a ring of its own */
 };
 
+/* A string's `cpu`, from here on: not of a CPU, but which of a thread's execs it tells of; `seq` is the tid then. */
+#define EXEC_STRINGS 0x8000
+
 /*
- * A string that belongs to the call or task record with the same (cpu, seq).
+ * A string that belongs to the call or task record with the same (cpu, seq); a
+ * STRING_FILE belongs to every call that has its seq in `files`.
  *
- *   0  seq    4  cpu    6  role    7  reserved    8  length    12  reserved2
- *  16  text[STRING_SIZE]
+ *   0  ino     8  seq    12  mode    16  length    20  cpu    22  role    23  reserved
+ *  24  text[STRING_SIZE]
  */
 struct string_record {
+	__u64 ino;		/* STRING_FILE: the inode's number; else 0 */
 	__u32 seq;
+	__u32 mode;		/* STRING_FILE: the inode's type and permissions; else 0 */
+	__s32 length;		/* bytes, without a text's NUL; > STRING_LIMIT: cut; < 0: -errno */
 	__u16 cpu;
 	__u8 role;
 	__u8 reserved;
-	__s32 length;		/* bytes before the NUL; > STRING_LIMIT: cut; < 0: -errno */
-	__u32 reserved2;
 	char text[STRING_SIZE];	/* zero padded */
 };
 
@@ -124,22 +166,27 @@ struct task_record {
 
 /*
  * The ledger: what became of every call of a thread with a slot.
- * seen = filtered + emitted + dropped + in flight, exactly, after detaching.
+ * seen = filtered + sampled out + emitted + dropped + in flight, exactly, after detaching.
  */
 enum ledger {
 	LEDGER_SEEN = 0,
 	LEDGER_FILTERED_SUCCEEDED = 1,	/* --errors-only */
 	LEDGER_FILTERED_SHORT = 2,	/* --min-duration */
-	LEDGER_EMITTED = 3,
-	LEDGER_DROPPED_RING_FULL = 4,
-	LEDGER_DROPPED_OVERWRITTEN = 5,	/* sys_enter over a live slot: should never be */
+	LEDGER_FILTERED_ERRNO = 3,	/* --errno */
+	LEDGER_FILTERED_EXCLUDED = 4,	/* an exec by which its process stopped being a target */
+	LEDGER_SAMPLED_OUT = 5,		/* --sample, --max-rate */
+	LEDGER_EMITTED = 6,
+	LEDGER_DROPPED_RING_FULL = 7,
+	LEDGER_DROPPED_PENDING_FULL = 8, /* --all: there was no slot for the thread */
+	LEDGER_DROPPED_OVERWRITTEN = 9,	/* sys_enter over a live slot: should never be */
 	/* Outside the equation. */
-	LEDGER_UNPAIRED_START = 6,	/* the child's return from fork, clone, vfork */
-	LEDGER_UNPAIRED_ATTACH = 7,	/* the call in progress when we came */
-	LEDGER_THREADS_UNFOLLOWED = 8,	/* `pending` was full when a thread was born */
-	LEDGER_STRINGS_DROPPED = 9,	/* the call is there, its text is not */
-	LEDGER_STRINGS_UNREADABLE = 10,	/* the memory was not there: EFAULT */
-	LEDGER_TASKS_DROPPED = 11,	/* a start, exec, rename or end is unknown */
+	LEDGER_UNPAIRED_START = 10,	/* the child's return from fork, clone, vfork */
+	LEDGER_UNPAIRED_ATTACH = 11,	/* the call in progress when we came */
+	LEDGER_THREADS_UNFOLLOWED = 12,	/* `pending` was full when a thread was born */
+	LEDGER_STRINGS_DROPPED = 13,	/* the call is there, its text is not */
+	LEDGER_STRINGS_UNREADABLE = 14,	/* the memory was not there: EFAULT */
+	LEDGER_TASKS_DROPPED = 15,	/* a start, exec, rename or end is unknown */
+	LEDGER_KEEP_REFUSED = 16,	/* --keep-…, but --max-rate was used up: sampled like the others */
 	LEDGER_COUNT,
 };
 
@@ -149,15 +196,19 @@ enum slot_state {
 	SLOT_NEWBORN = 1,	/* its next lone sys_exit is its return from fork */
 	SLOT_ATTACHED = 2,	/* its next lone sys_exit is the call we came in */
 	SLOT_LAUNCHING = 3,	/* ours until it calls execve: the command to run */
+	SLOT_EXCLUDED = 4,	/* left out (--not-…), but what it starts may be a target */
 };
 
+/* A slot.start_ns that is no time: a call is in flight, but was sampled out. */
+#define SAMPLED_OUT_AT_ENTER 1
+
 /*
- *   0  start_ns       8  nr         12  tid     16  tgid      20  interrupted_nr
- *  24  exit_status   28  string_seq 32  string_cpu   34  abi  35  state
- *  36  has_execed    37  reserved[3]            40  file      44  reserved2
+ *   0  start_ns    8  nr        12  tid    16  tgid    20  interrupted_nr
+ *  24  exit_status 28  string_seq   32  string_cpu     34  abi    35  state
+ *  36  has_execed  37  was_target   38  reserved[2]    40  file      44  threshold
  */
 struct slot {
-	__u64 start_ns;		/* 0: no call is in flight; 1: one that was sampled out */
+	__u64 start_ns;		/* 0: no call is in flight */
 	__s32 nr;
 	__u32 tid;
 	__u32 tgid;
@@ -168,14 +219,52 @@ struct slot {
 	__u8 abi;
 	__u8 state;
 	__u8 has_execed;	/* the call in flight replaced the program: registers are gone */
-	__u8 reserved[3];
-	__u32 file;
-	__u32 reserved2;
+	__u8 was_target;	/* the agent knows its process, and must hear of its end */
+	__u8 reserved[2];
+	__u32 file;		/* of close: what the descriptor is, which nobody knows at exit */
+	__u32 threshold;	/* at which the call in flight was sampled, as call_record.threshold */
 };
 
-_Static_assert(sizeof(struct call_record) == 96, "call_record has no holes");
-_Static_assert(sizeof(struct string_record) == 16 + STRING_SIZE, "string_record has no holes");
+/* What threads are chosen or left out by; `selection` has the values asked for. */
+enum selector {
+	SELECTOR_PID = 0,	/* thread group id */
+	SELECTOR_TID = 1,
+	SELECTOR_UID = 2,	/* real user id */
+	SELECTOR_COMM = 3,
+	SELECTOR_CGROUP = 4,	/* inode number of the cgroup's directory */
+};
+#define SELECTOR_EXCLUDED 8	/* added to a selector's kind: leave out what matches */
+
+/* A key of `selection`: 0  kind    8  value[2]: a number, or a comm's 16 bytes. */
+struct selector_key {
+	__u64 kind;
+	__u64 value[2];
+};
+
+/* A pattern for the executable's path, zero padded: behind its last byte is always one more. */
+#define GLOB_SIZE 264
+#define GLOB_LENGTH_MAX 255
+
+/*
+ * How much may be emitted until the agent's next word, which comes about once a
+ * second (--max-rate).
+ *
+ *   0  threshold    4  budget    8  kept_budget    12  emitted    16  kept    20  reserved
+ */
+struct rate {
+	__u32 threshold;	/* as call_record.threshold */
+	__u32 budget;		/* sampled calls; after each further one the probability is halved */
+	__u32 kept_budget;	/* calls of kept classes; those after it are sampled like others */
+	__u32 emitted;		/* of budget */
+	__u32 kept;		/* of kept_budget */
+	__u32 reserved;
+};
+
+_Static_assert(sizeof(struct call_record) == 112, "call_record has no holes");
+_Static_assert(sizeof(struct string_record) == 24 + STRING_SIZE, "string_record has no holes");
 _Static_assert(sizeof(struct task_record) == 64, "task_record has no holes");
 _Static_assert(sizeof(struct slot) == 48, "slot has no holes");
+_Static_assert(sizeof(struct selector_key) == 24, "selector_key has no holes");
+_Static_assert(sizeof(struct rate) == 24, "rate has no holes");
 
 #endif

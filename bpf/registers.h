@@ -21,11 +21,7 @@ struct registers {
 	u64 bp, bx, r11, r10, r9, r8, ax, cx, dx, si, di, orig_ax;
 };
 #define REGISTERS_OFFSET 32	/* r15, r14, r13, r12 come first */
-
-static inline __attribute__((always_inline)) s32 registers_nr(struct registers *regs)
-{
-	return (s32)regs->orig_ax;
-}
+#define REGISTERS_NR 120	/* of orig_ax in struct pt_regs */
 
 static inline __attribute__((always_inline)) void
 registers_args(struct registers *regs, u8 abi, u64 *args)
@@ -47,7 +43,14 @@ registers_args(struct registers *regs, u8 abi, u64 *args)
 	}
 }
 
+/* At sys_enter. */
+static inline __attribute__((always_inline)) u64 registers_first_arg(struct registers *regs, u8 abi)
+{
+	return abi == ABI_I386 ? (u32)regs->bx : regs->di;
+}
+
 #define NR_EXECVE 59
+#define is_close(abi, nr) ((nr) == ((abi) == ABI_I386 ? 6 : 3))
 #define is_exit(abi, nr) \
 	((abi) == ABI_I386 ? (nr) == 1 || (nr) == 252 : (nr) == 60 || (nr) == 231)
 #define is_restart(abi, nr) ((nr) == ((abi) == ABI_I386 ? 0 : 219))
@@ -68,11 +71,7 @@ struct registers {
 	u32 unused;
 };
 #define REGISTERS_OFFSET 0
-
-static inline __attribute__((always_inline)) s32 registers_nr(struct registers *regs)
-{
-	return regs->syscallno;
-}
+#define REGISTERS_NR 280	/* of syscallno in struct pt_regs */
 
 /* regs[0] holds the result at sys_exit; orig_x0 keeps the argument. */
 static inline __attribute__((always_inline)) void
@@ -94,7 +93,14 @@ registers_args(struct registers *regs, u8 abi, u64 *args)
 	}
 }
 
+/* At sys_enter. */
+static inline __attribute__((always_inline)) u64 registers_first_arg(struct registers *regs, u8 abi)
+{
+	return abi == ABI_ARM ? (u32)regs->regs[0] : regs->regs[0];
+}
+
 #define NR_EXECVE 221
+#define is_close(abi, nr) ((nr) == ((abi) == ABI_ARM ? 6 : 57))
 #define is_exit(abi, nr) \
 	((abi) == ABI_ARM ? (nr) == 1 || (nr) == 248 : (nr) == 93 || (nr) == 94)
 #define is_restart(abi, nr) ((nr) == ((abi) == ABI_ARM ? 0 : 128))

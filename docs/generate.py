@@ -58,7 +58,8 @@ Everything that otel-sysexit writes; `OTEL_RESOURCE_ATTRIBUTES` may add to a Res
 OpenTelemetry's semantic conventions, which know no system calls, so the other names are our own. Schema URL of Resources and
 scopes: `{SCHEMA_URL}`.
 
-Every span has `flags` 0x103 (sampled, random trace id, the parent is local) and the trace state `ot=th:0`: nothing was sampled out. A
+Every span has `flags` 0x103 (sampled, random trace id, the parent is local). A call's trace state is `ot=th:<threshold>`: at which it was
+sampled, `ot=th:0` where all such calls are here. Spans of processes and windows have `ot=th:0`, and in a trace of sampled calls no trace state. A
 span's status is ERROR when there is `error.type`, and unset otherwise, never OK.
 """
 
@@ -75,7 +76,7 @@ Everything can be set by an option or by a variable. The first of these that is 
 4. the default.
 
 An empty variable counts as not set. What is wrong in an option or in a variable of ours ends the program with one line and exit status
-125. What is wrong in an `OTEL_*` variable is warned of and ignored, as OpenTelemetry's specification wants.
+2. What is wrong in an `OTEL_*` variable is warned of and ignored, as OpenTelemetry's specification wants.
 
 | written as | meaning |
 | --- | --- |

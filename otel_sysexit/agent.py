@@ -14,25 +14,27 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import numpy as np
 import numpy.typing as npt
 import psutil
 
 from otel_sysexit.calls import Calls, Decoder
 from otel_sysexit.command import Command, find_executable
-from otel_sysexit.config import Config
+from otel_sysexit.config import Args, Config
 from otel_sysexit.errors import AgentError
 from otel_sysexit.identity import Thread
-from otel_sysexit.kernel import records
 from otel_sysexit.kernel.capture import Capture, Loader
-from otel_sysexit.kernel.records import Ledger, SlotState
-from otel_sysexit.kernel.ring import Ring
+from otel_sysexit.kernel.records import Ledger
 from otel_sysexit.ledger import Account, Delivery
 from otel_sysexit.otlp.export import Batch, Exporter
 from otel_sysexit.otlp.transport import make_transport
 from otel_sysexit.processes import Processes
+from otel_sysexit.rate import RateKeeper
+from otel_sysexit.reading import Reader
+from otel_sysexit.sampling import threshold_of
+from otel_sysexit.scan import Scan, Standing, take_up
 from otel_sysexit.signals import REPORT, Signals
 from otel_sysexit.stuck import StuckCalls, all_in_flight, describe
+from otel_sysexit.targets import Targets
 from otel_sysexit.traces import Structure, Tree, Windows
 from otel_sysexit.view import View, explain_bug
 
@@ -45,20 +47,11 @@ _LOOK_SECONDS: Final = 1.0
 """How often stuck calls are looked for, if at all."""
 _ROUND_CALLS_MAX: Final = 4_096
 """Calls in one batch: what is worked on at once decides the agent's memory."""
-_BUSY_SECONDS: Final = 0.005
-"""How long a record that is being written on another CPU is waited for."""
+_EAGER_PROCESSES_MAX: Final = 256
+"""As many processes are looked up in /proc before anything is read."""
 _INITIAL_PID_NAMESPACE: Final = 0xEFFFFFFC
 _SECOND_SIGNAL_SECONDS: Final = 0.2
 _INTERRUPTED: Final = 128 + signal.SIGINT
-
-
-def _read_all(ring: Ring) -> npt.NDArray[Any]:
-    """Return all records of *ring*, those included that are being written right now."""
-    parts = [ring.read(ring.waiting())]
-    end = time.monotonic() + _BUSY_SECONDS
-    while ring.waiting() and time.monotonic() < end:
-        parts.append(ring.read(ring.waiting()))
-    return np.concatenate(parts) if len(parts) > 1 else parts[0]
 
 
 def _boot_ns() -> int:
@@ -72,14 +65,17 @@ class Agent:
         """Prepare everything that needs no kernel; *title* names the run for people."""
         self._config = config
         self._structure = structure
-        self._decoder = Decoder(config.benign_errors)
-        self.processes = Processes(self._decoder.clock.offset_ns())
-        self._no_calls = self._decoder.decode(np.empty(0, records.CALL))
+        self._decoder = Decoder(
+            config.benign_errors, config.string_limit, has_argument_texts=config.args == Args.DECODED
+        )
+        self.processes = Processes(self._decoder.clock.offset_ns(), has_command_args=config.command_args)
         self._view = View(config, title)
         self._exporters: list[Exporter] = []
         self._file: JsonLinesFile | None = None
         self._poll = select.epoll()
         self._capture: Capture | None = None
+        self._reader: Reader | None = None
+        self._rate: RateKeeper | None = None
         self._stuck = StuckCalls(config.stuck_after_ns, _boot_ns()) if config.stuck_after_ns else None
         self._next_look = time.monotonic() + _LOOK_SECONDS if self._stuck else float("inf")
         self._is_report_asked = False
@@ -119,6 +115,9 @@ class Agent:
     def connect(self, capture: Capture) -> None:
         """Take over *capture*; nothing is a target yet."""
         self._capture = capture
+        self._reader = Reader(capture, self._decoder, self.processes)
+        if self._config.max_rate:
+            self._rate = RateKeeper(capture, self._config.max_rate, threshold_of(self._config.sample))
         # Edge-triggered: without, epoll would report records that were put there without a wake-up, and each poll
         # would bring a small batch.
         self._poll.register(capture.calls_fd, select.EPOLLIN | select.EPOLLET)
@@ -129,6 +128,13 @@ class Agent:
         if self._capture is None:
             raise AssertionError("not connected")
         return self._capture
+
+    @property
+    def reader(self) -> Reader:
+        """What reads the rings, once connected."""
+        if self._reader is None:
+            raise AssertionError("not connected")
+        return self._reader
 
     def loop(self, is_done: Callable[[], bool]) -> None:
         """Deliver until *is_done* or aborted."""
@@ -178,20 +184,12 @@ class Agent:
     def _round(self) -> int:
         """Read what is there and pass it on; return how many calls that were."""
         capture = self.capture
-        # In this order: what a call or a task refers to is submitted before it, so it is read after it.
-        room = self._room()
         if capture.calls.is_nearly_full() and any(exporter.is_stalled() for exporter in self._exporters):
             self._shed()
-        raw_calls = capture.calls.read(min(room, _ROUND_CALLS_MAX))
-        tasks = _read_all(capture.tasks)
-        produced = capture.calls.produced
-        exec_strings = _read_all(capture.exec_strings)
-        if len(tasks) or len(exec_strings):
-            texts = self._decoder.take_exec_strings(tasks, exec_strings)
-            self.processes.learn(tasks, texts, produced)
-        self._read_strings(raw_calls)
-        calls = self.processes.identify(self._decoder.decode(raw_calls)) if len(raw_calls) else self._no_calls
+        calls = self.reader.read(min(self._room(), _ROUND_CALLS_MAX))
         self._pass_on(calls, capture.calls.consumed)
+        if self._rate is not None:
+            self._rate.keep()
         self._view.progress(capture)
         return len(calls)
 
@@ -201,16 +199,6 @@ class Agent:
         self._shed_calls += count
         for exporter in self._exporters:
             exporter.refuse(count)
-
-    def _read_strings(self, raw_calls: npt.NDArray[Any]) -> None:
-        """Read what *raw_calls* name; wait a moment for what another CPU is just writing."""
-        if not len(raw_calls):
-            return
-        ring = self.capture.strings
-        self._decoder.add_strings(ring.read(self._decoder.strings_wanted(raw_calls)))
-        end = time.monotonic() + _BUSY_SECONDS
-        while ring.waiting() and self._decoder.lacks_strings(raw_calls) and time.monotonic() < end:
-            self._decoder.add_strings(ring.read(_ROUND_CALLS_MAX))
 
     def _pass_on(self, calls: Calls, consumed: int, *, is_last: bool = False) -> None:
         placement = self._structure.place(calls)
@@ -239,7 +227,7 @@ class Agent:
         self._round()  # tasks that ended after the last call
         self._lost_at_end = self.capture.calls.waiting()
         self._view.see_living(self.processes.living())
-        self._pass_on(self._no_calls, sys.maxsize, is_last=True)
+        self._pass_on(self.reader.no_calls, sys.maxsize, is_last=True)
         for exporter in self._exporters:
             if self.is_aborted or self._lost_at_end:  # patience has been had
                 exporter.abort()
@@ -296,16 +284,17 @@ def run(config: Config, loader: Loader, argv: Sequence[str], environ: Mapping[st
     check_pid_namespace()
     # A slip of the pen need not wait for the compiler.
     find_executable(argv[0], environ.get("PATH", os.defpath))
-    tree = Tree()
-    agent = Agent(config, tree, " ".join(argv))
+    # A tree is one trace, and a trace has one threshold.
+    structure: Structure = Windows() if config.max_rate else Tree(threshold_of(config.sample))
+    agent = Agent(config, structure, " ".join(argv))
     agent.open_output()
     capture = loader.capture()  # a Ctrl-C until now just ends us
     signals = Signals()
     command = Command(argv, environ, signals.original_mask)
     try:
         agent.connect(capture)
-        tree.set_root(agent.processes.add_launched(command.pid, time.time_ns(), os.getpid(), environ))
-        capture.add_thread(command.pid, SlotState.LAUNCHING)
+        structure.set_root(agent.processes.add_launched(command.pid, time.time_ns(), os.getpid(), environ))
+        capture.launch_thread(command.pid)
     except BaseException:
         command.discard()
         raise
@@ -369,28 +358,24 @@ class _Repeat:
         return is_second
 
 
-def attach(config: Config, loader: Loader) -> int:
+def attach(config: Config, targets: Targets, loader: Loader) -> int:
     """
-    Trace running processes with what *loader* loads until they end, a signal comes or the time is over; return 0.
+    Trace the threads that are *targets* with what *loader* loads; return 0.
+
+    That ends with a signal, or when the time is over, or when nothing can be a target any more.
 
     Raises:
-        AgentError: a process does not exist, or we cannot start.
+        AgentError: what was named ended meanwhile, or we cannot start.
     """
     check_pid_namespace()
-    if not config.pids:
-        raise AgentError("say what to attach to: --pid PID")
-    for pid in config.pids:
-        if pid == os.getpid():
-            raise AgentError(f"{pid} is this program itself")
-        if not psutil.pid_exists(pid):
-            raise AgentError(f"there is no process {pid}")
     agent = Agent(config, Windows(), "")
     agent.open_output()
     capture = loader.capture()  # a Ctrl-C until now just ends us
     signals = Signals()
     agent.connect(capture)
-    for pid in config.pids:
-        _follow(agent, pid)
+    scan = Scan(targets, {os.getpid()})
+    if not targets.is_all:  # there, a thread becomes a target with its first call
+        _follow(agent, scan)
     agent.start_exporters()
     repeat = _Repeat()
     stops: list[signal.Signals] = []
@@ -406,16 +391,38 @@ def attach(config: Config, loader: Loader) -> int:
     signals.watch(handle)
     agent.watch(signals.fd)
     end = time.monotonic() + config.duration_ns / 1e9 if config.duration_ns is not None else float("inf")
-    agent.loop(lambda: bool(stops) or time.monotonic() >= end or not capture.has_targets())
+    agent.loop(
+        lambda: (
+            bool(stops)
+            or time.monotonic() >= end
+            or not (capture.has_targets() or targets.is_all or scan.may_grow())
+        )
+    )
     agent.finish()
     return _INTERRUPTED if agent.is_aborted else 0
 
 
-def _follow(agent: Agent, pid: int) -> None:
+def _follow(agent: Agent, scan: Scan) -> None:
+    """
+    Make targets of what runs already.
+
+    Raises:
+        AgentError: nothing does, and nothing can come.
+    """
+    taken = [thread for thread in take_up(scan, agent.capture) if thread.standing is Standing.TARGET]
+    pids = {thread.tgid for thread in taken}
+    if len(pids) <= _EAGER_PROCESSES_MAX:  # of more it is asked when they make their first call
+        known = {pid for pid in pids if _take_in(agent.processes, pid)}
+        for thread in taken:
+            if thread.tgid in known:
+                agent.processes.add_thread(thread.tgid, thread.tid)
+    if not taken and not scan.may_grow():
+        raise AgentError("what was to be followed ended before it could be")
+
+
+def _take_in(processes: Processes, pid: int) -> bool:
     try:
-        tids = agent.capture.add_process(pid)
-        agent.processes.add_running(pid)
-        for tid in tids:
-            agent.processes.add_thread(pid, tid)
-    except (ProcessLookupError, psutil.NoSuchProcess) as error:
-        raise AgentError(f"process {pid} ended before it could be followed") from error
+        processes.add_running(pid)
+    except psutil.Error:  # gone, though its last calls may still come; or not ours to read
+        return False
+    return True

@@ -63,6 +63,15 @@ SYSCALL_TRUNCATED: Final = "syscall.truncated"
 SYSCALL_ELAPSED: Final = "syscall.elapsed"
 SYSCALL_START_TIME: Final = "syscall.start_time"
 SYSCALL_ARGUMENT: Final = "syscall.argument."
+SYSCALL_DESCRIPTOR: Final = "syscall.descriptor."
+SAMPLING_PROBABILITY: Final = "syscall.sampling.probability"
+NETWORK_TRANSPORT: Final = "network.transport"
+NETWORK_TYPE: Final = "network.type"
+NETWORK_PEER_ADDRESS: Final = "network.peer.address"
+NETWORK_PEER_PORT: Final = "network.peer.port"
+NETWORK_LOCAL_ADDRESS: Final = "network.local.address"
+NETWORK_LOCAL_PORT: Final = "network.local.port"
+PROCESS_COMMAND_ARGS: Final = "process.command_args"
 WINDOW_CALLS: Final = "otel_sysexit.window.calls"
 WINDOW_ERRORS: Final = "otel_sysexit.window.errors"
 LINK_TYPE: Final = "otel_sysexit.link.type"
@@ -75,6 +84,7 @@ ATTRIBUTES: Final = (
     Attribute(PROCESS_EXECUTABLE_NAME, "string", "resource", "Bare name of the file that runs; of a script: its interpreter."),
     Attribute(PROCESS_EXECUTABLE_PATH, "string", "resource", "Absolute path of that file, where known."),
     Attribute(PROCESS_COMMAND, "string", "resource", "argv[0]."),
+    Attribute(PROCESS_COMMAND_ARGS, "string[]", "resource", "argv, with --command-args only; `...` stands at the end of what was cut off."),
     Attribute(PROCESS_OWNER, "string", "resource", "User name; the number as text where it has none."),
     Attribute(HOST_NAME, "string", "resource", "As uname(2) gives it."),
     Attribute(HOST_ID, "string", "resource", "From /etc/machine-id."),
@@ -91,9 +101,17 @@ ATTRIBUTES: Final = (
     Attribute(SYSCALL_INTERRUPTED, "boolean", "call", "True: a signal interrupted it; the kernel restarts it or makes it fail with EINTR.", is_convention=False),
     Attribute(SYSCALL_RESTARTS, "string", "call", "On restart_syscall: the call that it goes on with.", is_convention=False),
     Attribute(SYSCALL_EXECUTED, "boolean", "call", "False: seccomp or a tracer skipped it; the span has no length.", is_convention=False),
-    Attribute(SYSCALL_TRUNCATED, "boolean", "call", "True: a path was longer than the 255 bytes that are kept.", is_convention=False),
-    Attribute(SYSCALL_ARGUMENT + "<name>", "int or string", "call", "By the kernel's name for the argument: numbers and pointers as int; a path after the first as string. A first path that could not be read: the pointer.", is_convention=False),
-    Attribute(FILE_PATH, "string", "call", "The first path argument, as given; bytes that are no UTF-8 as \\xNN."),
+    Attribute(SYSCALL_TRUNCATED, "boolean", "call", "True: a path was longer than what is kept (--string-limit).", is_convention=False),
+    Attribute(SYSCALL_ARGUMENT + "<name>", "int or string", "call", "By the kernel's name for the argument: numbers and pointers as int; flags, names of signals and the like as string (`O_RDONLY|O_CLOEXEC`), and so a path after the first. A first path that could not be read: the pointer.", is_convention=False),
+    Attribute(FILE_PATH, "string", "call", "The first path argument, as given; of a call that has none, or an empty one, the path of its first descriptor. Bytes that are no UTF-8 as \\xNN."),
+    Attribute(SYSCALL_DESCRIPTOR + "<name>", "string", "call", "What a descriptor was at the time of the call, as /proc/PID/fd shows it: a path, `socket:[42]`, `pipe:[43]`, `anon_inode:[eventpoll]`. Absent where file.path says it.", is_convention=False),
+    Attribute(NETWORK_PEER_ADDRESS, "string", "call", "The other end of connect, accept, sendto, recvfrom, getpeername: an IP address, a unix socket's path, `@` and the name of an abstract one."),
+    Attribute(NETWORK_PEER_PORT, "int", "call", "Of an IP address."),
+    Attribute(NETWORK_LOCAL_ADDRESS, "string", "call", "The own end, of bind and getsockname."),
+    Attribute(NETWORK_LOCAL_PORT, "int", "call", "Of an IP address."),
+    Attribute(NETWORK_TYPE, "string", "call", "ipv4 or ipv6."),
+    Attribute(NETWORK_TRANSPORT, "string", "call", "unix, for unix sockets."),
+    Attribute(SAMPLING_PROBABILITY, "double", "call", "With which the call was kept: it stands for 1 / this many. Absent where every such call is here. The trace state has the same, exactly (`ot=th`).", is_convention=False),
     Attribute(THREAD_ID, "int", "call", "The thread's id at sys_enter, as the initial pid namespace has it."),
     Attribute(THREAD_NAME, "string", "call", "The thread's comm when the call ended."),
     Attribute(PROCESS_EXIT_CODE, "int", "process", "0 to 255; absent when a signal killed it or it still lives."),

@@ -16,16 +16,18 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from otel_sysexit.addresses import Addresses
+from otel_sysexit.arguments import ArgumentTexts
+from otel_sysexit.files import Files
 from otel_sysexit.identity import Thread
 from otel_sysexit.kernel import records
+from otel_sysexit.strings import Strings
 from otel_sysexit.syscalls import X32_BIT, Abi, Kinds, convert_arguments
+from otel_sysexit.texts import Texts
 
 _INTERRUPTIONS: Final = np.array([-512, -513, -514, -516], np.int64)
 _SIGRETURNS: Final = frozenset({"rt_sigreturn", "sigreturn"})
-_SLACK: Final = 1_024
-_EXEC_PATHS_MAX: Final = 4_096
 _ERRNOS: Final = {name: number for name, number in vars(errno).items() if isinstance(number, int)}
-PATH_WIDTH: Final = 256
 
 
 class Outcome(enum.IntEnum):
@@ -44,21 +46,6 @@ class Outcome(enum.IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Paths:
-    """Texts of path arguments."""
-
-    text: npt.NDArray[np.uint8]
-    """u1[m, w], valid UTF-8, zero padded; w is up to PATH_WIDTH, at least the longest one's length."""
-    length: npt.NDArray[np.uint16]
-    """u2[m], bytes."""
-    is_cut: npt.NDArray[np.bool_]
-    """bool[m]: longer than what was captured."""
-
-
-NO_PATHS: Final = Paths(np.empty((0, PATH_WIDTH), np.uint8), np.empty(0, np.uint16), np.empty(0, np.bool_))
-
-
-@dataclass(frozen=True, slots=True)
 class Calls:
     """A batch of finished calls: n rows, in the order they came from the kernel."""
 
@@ -72,7 +59,9 @@ class Calls:
     args: npt.NDArray[np.int64]
     """i8[n, 6], as the argument's type says: an int is signed, a pointer's bits are kept."""
     has_args: npt.NDArray[np.bool_]
-    """False where the registers were gone: a successful exec."""
+    """False where the registers were gone, after a successful exec, or were not asked for."""
+    argument_text: npt.NDArray[np.uint16]
+    """Index into *argument_texts*: arguments that are better read as text."""
     kind: npt.NDArray[np.uint16]
     """Index into *kinds*."""
     outcome: npt.NDArray[np.uint8]
@@ -81,33 +70,25 @@ class Calls:
     """False for a call that seccomp or a tracer skipped; its duration is 0."""
     errno: npt.NDArray[np.uint16]
     """0 unless it failed, benignly or not."""
+    threshold: npt.NDArray[np.uint32]
+    """u4[n]: upper half of OpenTelemetry's rejection threshold T (56 bits); 0: every such call is here."""
     path_row: npt.NDArray[np.int32]
     """i4[n, 2]: rows of *paths* with the first and second path argument; -1: none."""
-    paths: Paths
+    paths: Texts
+    file_row: npt.NDArray[np.int32]
+    """i4[n, 2]: rows of *files* with what the first and second descriptor argument is; -1: none."""
+    files: Texts
+    address_row: npt.NDArray[np.int32]
+    """i4[n]: row of *addresses* with the socket address it was given or gave; -1: none."""
+    addresses: Addresses
     kinds: Kinds
+    argument_texts: ArgumentTexts
     thread: npt.NDArray[np.uint32] = field(default_factory=lambda: np.empty(0, np.uint32))
     """Index into *threads*; filled in by processes.py."""
     threads: Sequence[Thread] = ()
 
     def __len__(self) -> int:
         return len(self.start_unix_ns)
-
-
-@dataclass(frozen=True, slots=True)
-class ExecStrings:
-    """What the kernel said of an exec; "" where it could not."""
-
-    filename: str = ""
-    """As given to execve."""
-    command: str = ""
-    """argv[0]."""
-    executable: str = ""
-    """Bare name of the file that became the program; of a script: its interpreter's."""
-
-    def path(self) -> str | None:
-        """Return the executable's path, where the file name given is one."""
-        is_path = self.filename.startswith("/") and not self.filename.startswith("/dev/fd/")
-        return self.filename if is_path and self.filename.rpartition("/")[2] == self.executable else None
 
 
 class Clock:
@@ -160,6 +141,10 @@ class BenignErrors:
             else:
                 self._everywhere[number] = True
 
+    def everywhere(self) -> npt.NDArray[np.bool_]:
+        """Return bool[4096]: which errnos are benign whatever the call."""
+        return self._everywhere.copy()
+
     def match(
         self, codes: npt.NDArray[np.uint16], kind: npt.NDArray[np.uint16], kinds: Kinds
     ) -> npt.NDArray[np.bool_]:
@@ -174,76 +159,35 @@ class BenignErrors:
 
 
 class Decoder:
-    """Turns batches of records into batches of calls; keeps strings that came before their calls."""
+    """Turns batches of records into batches of calls."""
 
-    def __init__(self, benign_errors: BenignErrors) -> None:
+    def __init__(
+        self,
+        benign_errors: BenignErrors,
+        string_limit: int = records.STRING_LIMIT_DEFAULT,
+        *,
+        has_argument_texts: bool = True,
+    ) -> None:
+        """
+        Prepare for a capture.
+
+        Args:
+            benign_errors: Which failures are no errors.
+            string_limit: Bytes of a string that the kernel side keeps.
+            has_argument_texts: Whether arguments are given by name where they have one.
+        """
+        string_dtype = records.string_dtype(string_limit)
         self.kinds = Kinds()
         self.clock = Clock()
+        self.strings = Strings(string_dtype, string_limit)
+        self.files = Files(string_dtype, string_limit)
+        self._argument_texts = ArgumentTexts()
+        self._has_argument_texts = has_argument_texts
         self._benign_errors = benign_errors
-        self._strings = np.empty(0, records.STRING)
-        self._last_seqs: dict[int, np.uint32] = {}
-        """Number of the last string that came, by CPU."""
-        self._execs = np.empty(0, records.STRING)
-        self._exec_paths = np.empty(0, records.STRING)
-
-    def strings_wanted(self, calls: npt.NDArray[Any]) -> int:
-        """
-        Return how many more strings to read for *calls* (dtype CALL).
-
-        Strings come nearly in the order of their calls, two a call at most; CPUs get ahead of each other by a few. What only
-        later calls ask for is better left in the kernel's ring.
-        """
-        named = int(np.count_nonzero(calls["kind_flags"] & records.HAS_STRING))
-        return max(2 * named + _SLACK - len(self._strings), 0)
-
-    def lacks_strings(self, calls: npt.NDArray[Any]) -> bool:
-        """Whether *calls* (dtype CALL) name strings that were not added yet and can still come: not those that were dropped."""
-        named = calls[(calls["kind_flags"] & records.HAS_STRING) != 0]
-        have = np.concatenate((_keys(self._strings), _keys(self._exec_paths)))
-        missing = named[~np.isin(_keys(named, "string_"), have)]
-        for cpu in np.unique(missing["string_cpu"]).tolist():
-            last = self._last_seqs.get(cpu)
-            # On a CPU strings come in the order of their numbers, which go round at 2^32: what was overtaken was dropped.
-            ahead = 0 if last is None else last - missing["string_seq"][missing["string_cpu"] == cpu]
-            if not np.all((ahead > 0) & (ahead < 1 << 31)):
-                return True
-        return False
-
-    def add_strings(self, strings: npt.NDArray[Any]) -> None:
-        """Keep *strings* (dtype STRING) for the calls that name them."""
-        self._strings = np.concatenate((self._strings, strings)) if len(self._strings) else strings
-        for cpu in np.unique(strings["cpu"]).tolist():
-            self._last_seqs[cpu] = strings["seq"][strings["cpu"] == cpu][-1]
-
-    def take_exec_strings(self, tasks: npt.NDArray[Any], strings: npt.NDArray[Any]) -> dict[int, ExecStrings]:
-        """
-        Return what was executed, by row of *tasks* (dtype TASK), for those that are execs.
-
-        *strings* (dtype STRING) were read after *tasks*. The paths among them are kept for the execs' calls.
-        """
-        is_path = strings["role"] == records.StringRole.FIRST_PATH
-        self._exec_paths = np.concatenate((self._exec_paths, strings[is_path]))[-_EXEC_PATHS_MAX:]
-        self._execs = np.concatenate((self._execs, strings))
-        rows = np.flatnonzero(tasks["kind"] == records.TaskKind.EXEC)
-        wanted = _keys(tasks[rows], "string_")
-        is_wanted = np.isin(_keys(self._execs), wanted)
-        texts: dict[tuple[int, int], str] = {}
-        for string in self._execs[is_wanted]:
-            raw = string["text"].tobytes()[: min(max(int(string["length"]), 0), records.STRING_LIMIT)]
-            texts[int(_keys(string)), int(string["role"])] = raw.decode(errors="backslashreplace")
-        self._execs = self._execs[~is_wanted][-_EXEC_PATHS_MAX:]
-        return {
-            row: ExecStrings(
-                filename=texts.get((key, records.StringRole.FIRST_PATH), ""),
-                command=texts.get((key, records.StringRole.COMMAND), ""),
-                executable=texts.get((key, records.StringRole.EXECUTABLE), ""),
-            )
-            for row, key in zip(rows.tolist(), wanted.tolist(), strict=True)
-        }
 
     def decode(self, calls: npt.NDArray[Any]) -> Calls:
         """
-        Decode *calls* (dtype CALL); the strings read after them must have been added.
+        Decode *calls* (dtype CALL); the strings and files read after them must have been added.
 
         Returns:
             One row a call, in the same order.
@@ -253,18 +197,11 @@ class Decoder:
         flags = calls["kind_flags"]
         call_kind = flags & 0x0F
         is_executed = call_kind != records.CallKind.NOT_EXECUTED
-        has_failed = (ret < 0) & (ret >= -4095)
-        outcome = np.where(has_failed, np.uint8(Outcome.FAILED), np.uint8(Outcome.SUCCEEDED))
-        outcome[np.isin(ret, _INTERRUPTIONS)] = Outcome.INTERRUPTED
-        # Trapped by seccomp: the result is the number again, as the program gave it.
-        given_nr = np.where(calls["abi"] == Abi.X32, calls["nr"] | X32_BIT, calls["nr"])
-        outcome[self._has_no_value(kind) | (~is_executed & (ret == given_nr))] = Outcome.NO_VALUE
-        outcome[call_kind == records.CallKind.NEVER_RETURNED] = Outcome.NO_RETURN
-        codes = np.where(outcome == Outcome.FAILED, -ret, 0).astype(np.uint16)
-        outcome[(outcome == Outcome.FAILED) & self._benign_errors.match(codes, kind, self.kinds)] = (
-            Outcome.BENIGN
-        )
-        path_row, paths = self._join(calls)
+        outcome, codes = self._judge(calls, kind)
+        texts = self.strings.join(calls)
+        file_row, files = self.files.find(np.ascontiguousarray(calls["files"]))
+        has_args = (flags & records.HAS_ARGS) != 0
+        args = convert_arguments(np.ascontiguousarray(calls["args"]), self.kinds.forms(kind))
         start_ns, duration_ns = calls["start_ns"], calls["duration_ns"]
         offset_ns = np.uint64(self.clock.offset_ns() % 2**64)  # negative on a host whose clock is not set yet
         return Calls(
@@ -274,93 +211,50 @@ class Decoder:
             tgid=np.ascontiguousarray(calls["tgid"]),
             tid=np.ascontiguousarray(calls["tid"]),
             ret=ret,
-            args=convert_arguments(np.ascontiguousarray(calls["args"]), self.kinds.forms(kind)),
-            has_args=(flags & records.HAS_ARGS) != 0,
+            args=args,
+            has_args=has_args,
+            argument_text=self._index_texts(kind, args, has_args),
             kind=kind,
             outcome=outcome,
             is_executed=is_executed,
             errno=codes,
-            path_row=path_row,
-            paths=paths,
+            threshold=np.ascontiguousarray(calls["threshold"]),
+            path_row=texts.path_row,
+            paths=texts.paths,
+            file_row=file_row,
+            files=files,
+            address_row=texts.address_row,
+            addresses=texts.addresses,
             kinds=self.kinds,
+            argument_texts=self._argument_texts,
         )
+
+    def _index_texts(
+        self, kind: npt.NDArray[np.uint16], args: npt.NDArray[np.int64], has_args: npt.NDArray[np.bool_]
+    ) -> npt.NDArray[np.uint16]:
+        index = np.zeros(len(kind), np.uint16)
+        if self._has_argument_texts and len(kind):
+            index[has_args] = self._argument_texts.index(kind[has_args], args[has_args], self.kinds)
+        return index
+
+    def _judge(
+        self, calls: npt.NDArray[Any], kind: npt.NDArray[np.uint16]
+    ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint16]]:
+        """Return the outcome and the errno of each call."""
+        ret, call_kind = calls["ret"], calls["kind_flags"] & 0x0F
+        has_failed = (ret < 0) & (ret >= -4095)
+        outcome = np.where(has_failed, np.uint8(Outcome.FAILED), np.uint8(Outcome.SUCCEEDED))
+        outcome[np.isin(ret, _INTERRUPTIONS)] = Outcome.INTERRUPTED
+        # Trapped by seccomp: the result is the number again, as the program gave it.
+        given_nr = np.where(calls["abi"] == Abi.X32, calls["nr"] | X32_BIT, calls["nr"])
+        is_trapped = (call_kind == records.CallKind.NOT_EXECUTED) & (ret == given_nr)
+        outcome[self._has_no_value(kind) | is_trapped] = Outcome.NO_VALUE
+        outcome[call_kind == records.CallKind.NEVER_RETURNED] = Outcome.NO_RETURN
+        codes = np.where(outcome == Outcome.FAILED, -ret, 0).astype(np.uint16)
+        is_benign = (outcome == Outcome.FAILED) & self._benign_errors.match(codes, kind, self.kinds)
+        outcome[is_benign] = Outcome.BENIGN
+        return outcome, codes
 
     def _has_no_value(self, kind: npt.NDArray[np.uint16]) -> npt.NDArray[np.bool_]:
         found = [index for index in np.unique(kind).tolist() if self.kinds[index].name in _SIGRETURNS]
         return np.isin(kind, np.array(found, np.uint16))
-
-    def _join(self, calls: npt.NDArray[Any]) -> tuple[npt.NDArray[np.int32], Paths]:
-        """Find each call's strings by number; keep what only later calls can ask for."""
-        path_row = np.full((len(calls), 2), -1, np.int32)
-        kept = np.concatenate((self._exec_paths, self._strings)) if len(self._exec_paths) else self._strings
-        if not len(kept):
-            return path_row, NO_PATHS
-        rows = np.flatnonzero(calls["kind_flags"] & records.HAS_STRING)
-        wanted = _keys(calls[rows], "string_")
-        have = _keys(kept)
-        is_used = np.zeros(len(kept), np.bool_)
-        for column, role in enumerate((records.StringRole.FIRST_PATH, records.StringRole.SECOND_PATH)):
-            candidates = np.flatnonzero(kept["role"] == role)
-            if not len(candidates) or not len(wanted):
-                continue
-            order = candidates[np.argsort(have[candidates], kind="stable")]
-            at = np.searchsorted(have[order], wanted).clip(max=len(order) - 1)
-            matches = have[order[at]] == wanted
-            found = order[at[matches]]
-            is_used[found] = True
-            path_row[rows[matches], column] = found
-        used = np.flatnonzero(is_used)
-        renumber = np.full(len(kept) + 1, -1, np.int32)
-        renumber[used] = np.where(kept["length"][used] >= 0, np.arange(len(used)), -1)
-        first = len(self._exec_paths)
-        self._exec_paths = self._exec_paths[~is_used[:first]]
-        self._strings = self._strings[~is_used[first:]]
-        self._forget_older(calls[rows])
-        return renumber[path_row], _paths(kept, used)
-
-    def _forget_older(self, calls: npt.NDArray[Any]) -> None:
-        """Drop strings that nobody will ask for: on a CPU calls come in the order of their strings."""
-        if not len(self._strings):
-            return
-        is_over = np.zeros(len(self._strings), np.bool_)
-        for cpu in np.unique(calls["string_cpu"]).tolist():
-            # An exec may end long after its string was made: its number says nothing of the others'.
-            mine = calls[(calls["string_cpu"] == cpu) & ((calls["kind_flags"] & records.HAS_ARGS) != 0)]
-            if len(mine):
-                # Numbers go round at 2^32.
-                age = mine["string_seq"][-1] - self._strings["seq"]
-                is_over |= (self._strings["cpu"] == cpu) & (age < np.uint32(1 << 31))
-        self._strings = self._strings[~is_over]
-
-
-def _keys(rows: Any, prefix: str = "") -> Any:
-    """Return the numbers that strings are found by: CPU and sequence on it, u8."""
-    return (rows[f"{prefix}cpu"].astype(np.uint64) << np.uint64(32)) | rows[f"{prefix}seq"]
-
-
-def _paths(strings: npt.NDArray[Any], rows: npt.NDArray[np.intp]) -> Paths:
-    """Return the texts of the *rows* of *strings*, made valid UTF-8."""
-    limit = records.STRING_LIMIT
-    given = strings["length"][rows]
-    is_cut = given > limit
-    length = given.clip(0, limit).astype(np.uint16)
-    widest = int(length.max(initial=0))
-    text = strings["text"][rows, :widest]
-    odd = np.flatnonzero((text >= 0x80).any(axis=1)).tolist()
-    if odd:  # may become longer
-        text = np.pad(text, ((0, 0), (0, PATH_WIDTH - widest)))
-    for row in odd:
-        clean, was_cut = _clean(text[row, : length[row]].tobytes())
-        text[row] = 0
-        text[row, : len(clean)] = np.frombuffer(clean, np.uint8)
-        length[row] = len(clean)
-        is_cut[row] |= was_cut
-    return Paths(text, length, is_cut)
-
-
-def _clean(raw: bytes) -> tuple[bytes, bool]:
-    """Return *raw* as valid UTF-8 of at most STRING_LIMIT bytes, and whether that cut it."""
-    text = raw.decode(errors="backslashreplace").encode()
-    if len(text) <= records.STRING_LIMIT:
-        return text, False
-    return text[: records.STRING_LIMIT].decode(errors="ignore").encode(), True

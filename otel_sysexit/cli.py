@@ -1,15 +1,22 @@
 """Commands and options: click's view of `config.SETTINGS`; builds a Config and runs the agent."""
 
+import os
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Final
 
 import click
 import numpy as np
+import numpy.typing as npt
 
-from otel_sysexit import __version__
+from otel_sysexit import __version__, targets
 from otel_sysexit.config import SETTINGS, Config, resolve
-from otel_sysexit.kernel.capture import Loader, Request
-from otel_sysexit.selections import path_arguments_table, wanted_table
+from otel_sysexit.kernel.capture import Loader
+from otel_sysexit.kernel.request import Request, Selection, Thresholds
+from otel_sysexit.sampling import threshold_of
+from otel_sysexit.selections import Durations, kernel_table
+from otel_sysexit.targets import Targets
+
+_NEVER_NS: Final = 1 << 63
 
 
 def options_of(command: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -59,7 +66,8 @@ def run(context: click.Context, /, command: tuple[str, ...], **options: Any) -> 
     """
     environ: Mapping[str, str] = context.obj
     config = resolve("run", options, environ)
-    with Loader(make_request(config)) as loader:
+    chosen = resolve_targets(config, has_command=True)
+    with Loader(make_request(config, chosen)) as loader:
         from otel_sysexit import agent  # noqa: PLC0415 (while the loader compiles)
 
         return agent.run(config, loader, command, environ)
@@ -75,25 +83,60 @@ def attach(context: click.Context, /, **options: Any) -> int:
     SIGUSR1 shows the calls in flight.
     """
     config = resolve("attach", options, context.obj)
-    with Loader(make_request(config)) as loader:
+    chosen = resolve_targets(config, has_command=False)
+    with Loader(make_request(config, chosen)) as loader:
         from otel_sysexit import agent  # noqa: PLC0415 (while the loader compiles)
 
-        return agent.attach(config, loader)
+        return agent.attach(config, chosen, loader)
 
 
-def make_request(config: Config) -> Request:
-    """Return what *config* asks of the kernel side."""
-    paths = path_arguments_table()
-    wanted = wanted_table(config.syscalls) if config.syscalls else np.zeros_like(paths)
-    # Packed as bpf/calls.bpf.c wants it: in the set, second path argument, first path argument. Entries that are 0 are
-    # not written, so the first is set only where it is looked at.
-    table = (wanted << 7 | (paths >> 4 & 0x07) << 3 | paths & 0x07).astype(np.uint8)
+def resolve_targets(config: Config, *, has_command: bool) -> Targets:
+    """Return what the selectors of *config* mean on this machine; raises UsageError."""
+    return targets.resolve(
+        config.chosen,
+        config.excluded,
+        is_all=config.is_all,
+        follows_children=config.follows_children,
+        has_command=has_command,
+        own_pids=(os.getpid(),),
+    )
+
+
+def make_request(config: Config, chosen: Targets) -> Request:
+    """Return what *config* asks of the kernel side, for the threads that are *chosen*."""
     return Request(
         calls_bytes=config.ring_bytes,
-        syscall_table=table,
-        has_selection=config.syscalls is not None,
+        syscall_table=kernel_table(config.syscalls),
+        has_set=config.syscalls is not None,
         wants_unknown=config.syscalls is None or config.syscalls.includes_unknown,
+        args=config.args,
+        has_command_args=config.command_args,
+        string_limit=config.string_limit,
         errors_only=config.errors_only,
-        min_duration_ns=config.min_duration_ns,
+        wanted_errnos=None if config.errnos is None else config.errnos.table(),
+        min_duration=_thresholds(config.min_duration, none_ns=0),
+        sample_threshold=0 if config.max_rate else threshold_of(config.sample),
+        has_max_rate=config.max_rate > 0,
+        kept_errnos=_kept_errnos(config) if config.keep_errors else None,
+        keep_slow=_thresholds(config.keep_slow, none_ns=_NEVER_NS),
+        selection=Selection(chosen.cflags(), chosen.selection_keys(), chosen.exe_globs()),
+        own_tgid=os.getpid(),
         bcc_python=config.bcc_python,
     )
+
+
+def _thresholds(durations: Durations | None, none_ns: int) -> Thresholds | None:
+    """Return *durations* for the kernel side; where there is none: *none_ns*."""
+    if durations is None:
+        return None
+    table = durations.table() if durations.by_call_ns else None
+    if table is not None:
+        table[table == 0] = none_ns
+    return Thresholds(durations.default_ns or none_ns, table)
+
+
+def _kept_errnos(config: Config) -> npt.NDArray[np.uint8]:
+    """Return 1 for every errno that is an error."""
+    kept = (~config.benign_errors.everywhere()).astype(np.uint8)
+    kept[0] = 0
+    return kept

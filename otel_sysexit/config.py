@@ -7,9 +7,12 @@ option or in a variable of ours is an error; what is wrong in an OTEL_* variable
 specification wants. `SETTINGS` is the table that the command line and docs/environment.md are made from.
 """
 
+import mmap
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import IntEnum
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit, urlunsplit
@@ -20,17 +23,50 @@ from otel_sysexit.environment import (
     parse_milliseconds_ns,
     parse_pairs,
 )
-from otel_sysexit.errors import AgentError
-from otel_sysexit.selections import Selection, parse_duration_ns, parse_selection
+from otel_sysexit.errors import UsageError
+from otel_sysexit.kernel.records import STRING_LIMIT_DEFAULT
+from otel_sysexit.selections import (
+    Durations,
+    ErrnoSet,
+    Selection,
+    parse_duration_ns,
+    parse_durations,
+    parse_errnos,
+    parse_selection,
+)
+from otel_sysexit.targets import (
+    Selectors,
+    parse_cgroup,
+    parse_comm,
+    parse_container,
+    parse_exe,
+    parse_pid,
+    parse_tid,
+    parse_uid,
+)
 
 PREFIX: Final = "OTEL_SYSEXIT_"
 BENIGN_ERRORS: Final = "EAGAIN,EINPROGRESS,EALREADY,EINTR,futex*:ETIMEDOUT,mq_timed*:ETIMEDOUT"
 RING_BYTES: Final = {"run": 64 << 20, "attach": 16 << 20}
 """A command is over soon and may be fast; an agent stays on its host."""
-_PAGE_SIZE: Final = 4096
+MAX_RATE: Final = {"run": 0, "attach": 5_000}
+MAX_RATE_MAX: Final = 10_000_000
+PROBABILITY_MIN: Final = Fraction(1, 1 << 32)
+STRING_LIMIT_MIN: Final = 128
+STRING_LIMIT_MAX: Final = 4_096
+_PAGE_SIZE: Final = mmap.PAGESIZE
+_RATE_TEXT_MAX: Final = 64
 _TRACES_PATH: Final = "/v1/traces"
 _LOGS_ENDPOINT: Final = "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT"
 _UNITS_BYTES: Final = {"": 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
+
+
+class Args(IntEnum):
+    """What is recorded of arguments."""
+
+    NONE = 0
+    NUMBERS = 1
+    DECODED = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,15 +92,29 @@ class Config:
     live: bool = False
     quiet: bool = False
     syscalls: Selection | None = None
-    min_duration_ns: int = 0
+    min_duration: Durations | None = None
     errors_only: bool = False
+    errnos: ErrnoSet | None = None
+    sample: float = 1.0
+    """Probability with which a call is kept."""
+    max_rate: int = 0
+    """Spans a second, about; 0: as many as there are."""
+    keep_errors: bool = False
+    keep_slow: Durations | None = None
+    args: Args = Args.DECODED
+    command_args: bool = False
+    string_limit: int = STRING_LIMIT_DEFAULT
+    """Bytes."""
     benign_errors: BenignErrors = field(default_factory=lambda: BenignErrors(BENIGN_ERRORS))
     stuck_after_ns: int = 0
     """0: never."""
     ring_bytes: int = RING_BYTES["attach"]
     flush_timeout_ns: int = 5 * 10**9
     bcc_python: str | None = None
-    pids: Sequence[int] = ()
+    chosen: Selectors = field(default_factory=Selectors)
+    excluded: Selectors = field(default_factory=Selectors)
+    is_all: bool = False
+    follows_children: bool = True
     duration_ns: int | None = None
     resource_attributes: Mapping[str, str] = field(default_factory=dict)
     warnings: Sequence[str] = ()
@@ -84,10 +134,45 @@ def parse_ring_bytes(text: str) -> int:
     return size
 
 
-def parse_pid(text: str) -> int:
-    """Return a process id; raises ValueError."""
-    if not text.isascii() or not text.isdigit() or not 0 < int(text) < 1 << 22:
-        raise ValueError(f"{text!r} is no process id")
+def parse_probability(text: str) -> float:
+    """
+    Return a probability such as `1/100`, `0.01`.
+
+    Raises:
+        ValueError: it is none above 0, or so small that no call would ever be kept.
+    """
+    try:
+        probability = Fraction(text[:_RATE_TEXT_MAX])
+    except (ValueError, ZeroDivisionError):
+        probability = Fraction(0)
+    if not 0 < probability <= 1:
+        raise ValueError(f"{text!r} is no rate above 0 and up to 1: write 1/100 or 0.01")
+    if probability < PROBABILITY_MIN:
+        raise ValueError(f"{text!r} is too small a rate: at least 1/{1 / PROBABILITY_MIN}")
+    return float(probability)
+
+
+def parse_kept_durations(text: str) -> Durations:
+    """Return from when on calls are slow; raises ValueError."""
+    durations = parse_durations(text)
+    if (not durations.default_ns and not durations.by_call_ns) or 0 in durations.by_call_ns.values():
+        raise ValueError(f"{text!r}: every call takes that long")
+    return durations
+
+
+def parse_max_rate(text: str) -> int:
+    """Return how many spans a second, 0 for `none`; raises ValueError."""
+    if text.lower() == "none":
+        return 0
+    if not (text.isascii() and text.isdigit() and 0 < int(text) <= MAX_RATE_MAX):
+        raise ValueError(f"{text!r} is no number of spans a second from 1 to {MAX_RATE_MAX}, nor none")
+    return int(text)
+
+
+def parse_string_limit(text: str) -> int:
+    """Return how many bytes of a string are kept; raises ValueError."""
+    if not (text.isascii() and text.isdigit() and STRING_LIMIT_MIN <= int(text) <= STRING_LIMIT_MAX):
+        raise ValueError(f"{text!r} is no number of bytes from {STRING_LIMIT_MIN} to {STRING_LIMIT_MAX}")
     return int(text)
 
 
@@ -181,14 +266,36 @@ SETTINGS: Final = (
     Setting("live", parse_boolean, "Print each call as it happens, one line."),
     Setting("quiet", parse_boolean, "Print nothing at the end but errors.", short="-q"),
     Setting("syscalls", parse_selection, "Only these: names, globs, classes, '!' takes away: 'openat,read*,%net,!futex'.", "SET", "all"),
-    Setting("min_duration_ns", parse_duration_ns, "Only calls that took at least this long.", "DURATION", "0s", option="min-duration"),
+    Setting("min_duration", parse_durations, "Only calls that took at least this long; for some another time: '1ms,read=10ms'.", "LIST", "0s"),
     Setting("errors_only", parse_boolean, "Only calls that failed, benignly or not."),
+    Setting("errnos", parse_errnos, "Only calls that failed with one of these: 'ENOENT,EACCES'; '!EAGAIN': all but those that failed so.", "LIST", option="errno"),
+    Setting("sample", parse_probability, "Keep a random part of the calls: 1/100 or 0.01. Each says what it stands for.", "RATE", "1"),
+    Setting("max_rate", parse_max_rate, "Keep about so many calls a second, by sampling; none: all.", "N", "none; attach: 5000"),
+    Setting("keep_errors", parse_boolean, "Never sample out calls that failed (but for what --benign-errors says of every call)."),
+    Setting("keep_slow", parse_kept_durations, "Never sample out calls that took at least this long; '10ms,fsync=1ms'.", "LIST"),
+    Setting("args", lambda text: Args[one_of(*(args.name.lower() for args in Args))(text).upper()], "Arguments: none, numbers, or decoded: paths, addresses, descriptors, flags by name.", "KIND", "decoded"),
+    Setting("command_args", parse_boolean, "Record the whole command line of each program. It may hold secrets."),
+    Setting("string_limit", parse_string_limit, "Bytes of a path that are kept, 128 to 4096.", "BYTES", "256"),
     Setting("benign_errors", BenignErrors, "Failures that are no errors: ERRNO or GLOB:ERRNO.", "LIST", BENIGN_ERRORS),
     Setting("stuck_after_ns", parse_duration_ns, "Report each call that has not returned after this long, and again at twice, four times, ...", "DURATION", "never", option="stuck-after"),
     Setting("ring_bytes", parse_ring_bytes, "Buffer for calls between kernel and agent, a power of two.", "SIZE", "64MiB; attach: 16MiB", option="ring-size"),
     Setting("flush_timeout_ns", parse_duration_ns, "After the end, how long to wait while nothing can be delivered.", "DURATION", "5s", option="flush-timeout"),
     Setting("bcc_python", str, "Python interpreter that has bcc.", "FILE", "this one, else /usr/bin/python3"),
-    Setting("pids", parse_pid, "Process to attach to, with all its threads; may be repeated.", "PID", commands=("attach",), is_list=True, option="pid"),
+    *(
+        Setting(f"{side}{name}", parse, text, metavar, commands=commands, is_list=True, option=f"{side}{name}".replace("_", "-"))
+        for side, commands in (("", ("attach",)), ("not_", ("run", "attach")))
+        for name, parse, text, metavar in (
+            ("pid", parse_pid, "Process, with all its threads.", "PID"),
+            ("tid", parse_tid, "Thread.", "TID"),
+            ("comm", parse_comm, "Name of a thread, or of its process's main thread; 15 bytes count.", "NAME"),
+            ("exe", parse_exe, "Executable: its path, or a pattern with * and ?.", "PATH"),
+            ("uid", parse_uid, "Real user, by id or name.", "USER"),
+            ("cgroup", parse_cgroup, "Cgroup, with all below it.", "PATH"),
+            ("container", parse_container, "Container, by its id or the beginning of it.", "ID"),
+        )
+    ),
+    Setting("is_all", parse_boolean, "Every process of the host, but us.", commands=("attach",), option="all"),
+    Setting("no_follow", parse_boolean, "Leave out children, unless they are chosen themselves."),
     Setting("duration_ns", parse_duration_ns, "Detach after this time.", "DURATION", "until the last target ends", commands=("attach",), option="duration"),
 )  # fmt: skip
 
@@ -203,7 +310,7 @@ def resolve(command: str, options: Mapping[str, Any], environ: Mapping[str, str]
         environ: The environment.
 
     Raises:
-        AgentError: one line: which option or variable is wrong, and how.
+        UsageError: one line: which option or variable is wrong, and how.
     """
     given: dict[str, Any] = {}
     warnings: list[str] = []
@@ -213,11 +320,14 @@ def resolve(command: str, options: Mapping[str, Any], environ: Mapping[str, str]
             if found:
                 given[setting.name] = value
     if environ.get("OTEL_CONFIG_FILE"):
-        raise AgentError(
+        raise UsageError(
             "OTEL_CONFIG_FILE is set, which would make all other OTEL_* variables void, and is not supported: unset it"
         )
     given["resource_attributes"] = _own_resource_attributes(environ, warnings)
     given.setdefault("ring_bytes", RING_BYTES[command])
+    given.setdefault("max_rate", MAX_RATE[command])
+    given["chosen"], given["excluded"] = _take_selectors(given, ""), _take_selectors(given, "not_")
+    given["follows_children"] = not given.pop("no_follow", False)
 
     ours = {
         setting.name for setting in SETTINGS if options.get(setting.name) or environ.get(setting.variable)
@@ -227,8 +337,13 @@ def resolve(command: str, options: Mapping[str, Any], environ: Mapping[str, str]
     _settle_logs(given, environ, warnings, ours)
     is_asked = given["exporter"] == "otlp" or not ours.isdisjoint(("client_key", "client_certificate"))
     if is_asked and ("client_key" in given) != ("client_certificate" in given):
-        raise AgentError("mutual TLS needs both --client-key and --client-certificate")
+        raise UsageError("mutual TLS needs both --client-key and --client-certificate")
     return Config(**given, warnings=tuple(warnings))
+
+
+def _take_selectors(given: dict[str, Any], side: str) -> Selectors:
+    names = ("pid", "tid", "comm", "exe", "uid", "cgroup", "container")
+    return Selectors(**{f"{name}s": given.pop(f"{side}{name}", ()) for name in names})
 
 
 def _own_resource_attributes(environ: Mapping[str, str], warnings: list[str]) -> dict[str, str]:
@@ -276,7 +391,7 @@ def _parse_own(setting: Setting, source: str, texts: list[str]) -> Any:
             return _parse_headers(source, texts)
         values = [setting.parse(text.strip() if setting.is_list else text) for text in texts]
     except ValueError as error:
-        raise AgentError(f"{source}: {error}") from error
+        raise UsageError(f"{source}: {error}") from error
     return values if setting.is_list else values[0]
 
 
@@ -313,7 +428,7 @@ def _settle_endpoint(given: dict[str, Any], environ: Mapping[str, str], *, is_ou
     if endpoint is None:
         endpoint = "http://localhost:4318" if is_http else "http://localhost:4317"
     if is_http and "://" not in endpoint and given["exporter"] == "otlp":
-        raise AgentError(f"the endpoint {endpoint!r} needs http:// or https:// before it")
+        raise UsageError(f"the endpoint {endpoint!r} needs http:// or https:// before it")
     is_whole = not is_ours and endpoint == environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
     given["endpoint"] = _with_path(endpoint, "traces") if is_http and not is_whole else endpoint
 

@@ -49,6 +49,8 @@ class Image:
     executable_name: str
     executable_path: str | None = None
     command: str | None = None
+    command_args: tuple[str, ...] = ()
+    """argv, where it was asked for."""
     owner: str | None = None
     """Name of the user it runs as; the number as text if there is no name."""
     service_name: str | None = None

@@ -7,8 +7,21 @@ purpose, dropped and undelivered are losses, each with its reason.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 from otel_sysexit.kernel.records import Ledger
+
+_FILTERED: Final = {
+    Ledger.FILTERED_SUCCEEDED: "succeeded",
+    Ledger.FILTERED_ERRNO: "errno",
+    Ledger.FILTERED_SHORT: "short",
+    Ledger.FILTERED_EXCLUDED: "excluded",
+}
+_DROPPED: Final = {
+    Ledger.DROPPED_RING_FULL: "ring full",
+    Ledger.DROPPED_PENDING_FULL: "pending full",
+    Ledger.DROPPED_OVERWRITTEN: "end not seen",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,22 +47,33 @@ class Account:
     @property
     def filtered(self) -> int:
         """Calls left out on purpose."""
-        return self.kernel[Ledger.FILTERED_SUCCEEDED] + self.kernel[Ledger.FILTERED_SHORT]
+        return self._sum(_FILTERED)
 
     @property
     def dropped(self) -> int:
         """Calls lost in the kernel."""
-        return self.kernel[Ledger.DROPPED_RING_FULL] + self.kernel[Ledger.DROPPED_OVERWRITTEN]
+        return self._sum(_DROPPED)
 
     @property
     def unpaired(self) -> int:
         """Exits whose enter was not ours to see."""
         return self.kernel[Ledger.UNPAIRED_START] + self.kernel[Ledger.UNPAIRED_ATTACH]
 
+    def _sum(self, reasons: Mapping[Ledger, str]) -> int:
+        return sum(self.kernel[entry] for entry in reasons)
+
+    def _reasons(self, reasons: Mapping[Ledger, str]) -> str:
+        """Return the sum, and behind it what it consists of if that is more than one thing."""
+        parts = [f"{words} {self.kernel[entry]}" for entry, words in reasons.items() if self.kernel[entry]]
+        return f"{self._sum(reasons)} ({', '.join(parts)})" if len(parts) > 1 else str(self._sum(reasons))
+
     def line(self) -> str:
         """Return the equation."""
         emitted = self.kernel[Ledger.EMITTED]
-        outcomes = f"filtered {self.filtered} + emitted {emitted} + dropped {self.dropped} + in flight {self.in_flight}"
+        outcomes = (
+            f"filtered {self._reasons(_FILTERED)} + sampled out {self.kernel[Ledger.SAMPLED_OUT]} + emitted {emitted} "
+            f"+ dropped {self._reasons(_DROPPED)} + in flight {self.in_flight}"
+        )
         parts = [f"seen {self.kernel[Ledger.SEEN]} = {outcomes}"]
         for delivery in self.deliveries:
             lost = sum(delivery.undelivered.values())
@@ -64,13 +88,18 @@ class Account:
         if self.kernel[Ledger.DROPPED_RING_FULL]:
             lines.append(
                 f"{self.kernel[Ledger.DROPPED_RING_FULL]} calls were dropped because the ring was full: "
-                "record fewer (--syscalls, --min-duration, --errors-only) or raise --ring-size"
+                "record fewer (--syscalls, --min-duration, --max-rate) or raise --ring-size"
             )
         for entry, words in (
+            (Ledger.DROPPED_PENDING_FULL, "calls were dropped because too many threads run at once"),
             (Ledger.DROPPED_OVERWRITTEN, "calls were dropped because their end was not seen"),
-            (Ledger.THREADS_UNFOLLOWED, "threads were not followed: too many at once"),
+            (
+                Ledger.THREADS_UNFOLLOWED,
+                "threads were not followed: too many at once, or an --exe pattern takes too long",
+            ),
             (Ledger.TASKS_DROPPED, "starts, execs or ends of tasks were dropped: some names may be wrong"),
-            (Ledger.STRINGS_DROPPED, "paths were dropped; their calls are there"),
+            (Ledger.STRINGS_DROPPED, "paths and addresses were dropped; their calls are there"),
+            (Ledger.KEEP_REFUSED, "calls to be kept always were sampled: --max-rate was used up"),
         ):
             if self.kernel[entry]:
                 lines.append(f"{self.kernel[entry]} {words}")

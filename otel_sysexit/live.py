@@ -9,11 +9,14 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 
+from otel_sysexit.addresses import Addresses, Family
 from otel_sysexit.calls import Calls, Outcome
 from otel_sysexit.syscalls import Argument, Form, Kind, errno_name
+from otel_sysexit.texts import Texts
 
 _INTERRUPTIONS = {
     -512: "ERESTARTSYS",
@@ -26,6 +29,7 @@ _O_CREAT_OR_TMPFILE = 0o20000100
 _RETURN_ADDRESSES = frozenset(("mmap", "mmap2", "mremap", "brk", "shmat"))
 _BITS = ("clone_flags", "flag", "flags", "mask", "oflag", "prot")
 _ADDRESSES = ("addr", "brk", "end", "new_addr", "newsp", "start", "tls")
+_SOCKET_ADDRESSES = frozenset(("addr", "umyaddr", "upeer_sockaddr", "usockaddr", "uservaddr"))
 _UNSAFE = re.compile(r"\\(?!x[0-9a-f]{2})|[^\\ -~]")
 _ESCAPES = {"\n": "\\n", "\t": "\\t", "\r": "\\r", "\\": "\\\\"}
 
@@ -116,20 +120,33 @@ def _writer(argument: Argument) -> Callable[[int], str]:
 
 
 @lru_cache(maxsize=1024)
-def _writers(arguments: tuple[Argument, ...]) -> tuple[tuple[Callable[[int], str], int], ...]:
-    """Return for each argument its writer, and which of the two captured paths it is (-1: none)."""
+def _writers(arguments: tuple[Argument, ...]) -> tuple[tuple[Callable[[int], str], int, int], ...]:
+    """Return for each argument its writer, and which of the two captured paths and of the two descriptors it is (-1: none)."""
     writers = []
-    paths = 0
+    paths = descriptors = 0
     for argument in arguments:
-        is_captured = argument.is_path and paths < 2
-        writers.append((_writer(argument), paths if is_captured else -1))
-        paths += is_captured
+        is_path, is_descriptor = argument.is_path and paths < 2, argument.is_descriptor and descriptors < 2
+        writers.append((_writer(argument), paths if is_path else -1, descriptors if is_descriptor else -1))
+        paths += is_path
+        descriptors += is_descriptor
     return tuple(writers)
 
 
-def _arguments(kind: Kind, args: Sequence[int] | None, paths: tuple[str | None, str | None]) -> str:
-    if args is None:  # the registers were gone: a successful exec
-        return ", ".join([path for path in paths if path] + ["..."])
+class _Meanings(NamedTuple):
+    """What is known of the arguments of one call beside their numbers."""
+
+    texts: Sequence[str | None]
+    """Of each argument."""
+    paths: tuple[str | None, str | None]
+    """Quoted."""
+    files: tuple[str | None, str | None]
+    """Of descriptors."""
+    address: str | None
+
+
+def _arguments(kind: Kind, args: Sequence[int] | None, meanings: _Meanings) -> str:
+    if args is None:  # the registers were gone, after a successful exec, or were not asked for
+        return ", ".join([path for path in meanings.paths if path] + ["..."])
     if kind.restarts is not None:
         return f"<... resuming interrupted {kind.restarts} ...>"
     if kind.name.startswith("syscall_"):
@@ -137,12 +154,19 @@ def _arguments(kind: Kind, args: Sequence[int] | None, paths: tuple[str | None, 
     writers = _writers(kind.arguments)
     if kind.name in ("open", "openat") and not args[len(writers) - 2] & _O_CREAT_OR_TMPFILE:
         writers = writers[:-1]  # the register of mode holds whatever was there
-    return ", ".join(
-        [
-            (paths[path] if path >= 0 else None) or write(value)
-            for value, (write, path) in zip(args, writers, strict=False)
-        ]
-    )
+    written = []
+    for value, text, argument, (write, path, descriptor) in zip(
+        args, meanings.texts, kind.arguments, writers, strict=False
+    ):
+        if path >= 0 and meanings.paths[path]:
+            written.append(meanings.paths[path] or "")
+        elif argument.name in _SOCKET_ADDRESSES and meanings.address:
+            written.append(meanings.address)
+        elif descriptor >= 0 and meanings.files[descriptor]:
+            written.append(f"{value}<{meanings.files[descriptor]}>")
+        else:
+            written.append(text or write(value))
+    return ", ".join(written)
 
 
 def _result(kind: Kind, outcome: int, ret: int, errno: int) -> str:
@@ -161,34 +185,58 @@ def _result(kind: Kind, outcome: int, ret: int, errno: int) -> str:
 def describe(calls: Calls, rows: Sequence[int]) -> list[str]:
     """Return ``name(arguments) = result`` for each of some rows of a batch, in their order."""
     chosen = np.asarray(rows, dtype=np.intp)
-    path_rows = calls.path_row[chosen].tolist()
     columns = zip(
         calls.kind[chosen].tolist(),
         calls.args[chosen].tolist(),
         calls.has_args[chosen].tolist(),
-        path_rows,
+        calls.argument_text[chosen].tolist(),
+        calls.path_row[chosen].tolist(),
+        calls.file_row[chosen].tolist(),
+        calls.address_row[chosen].tolist(),
         calls.outcome[chosen].tolist(),
         calls.ret[chosen].tolist(),
         calls.errno[chosen].tolist(),
         calls.is_executed[chosen].tolist(),
         strict=True,
     )
-    kinds = calls.kinds
-    texts = _paths(calls, {row for pair in path_rows for row in pair if row >= 0})
     lines = []
-    for index, args, has_args, (first, second), outcome, ret, errno, is_executed in columns:
-        kind = kinds[index]
-        arguments = _arguments(kind, args if has_args else None, (texts.get(first), texts.get(second)))
+    for index, args, has_args, text, paths, files, address, outcome, ret, errno, is_executed in columns:
+        kind = calls.kinds[index]
+        meanings = _Meanings(
+            calls.argument_texts[text],
+            (_path(calls.paths, paths[0]), _path(calls.paths, paths[1])),
+            (_file(calls.files, files[0]), _file(calls.files, files[1])),
+            _address(calls.addresses, address),
+        )
+        arguments = _arguments(kind, args if has_args else None, meanings)
         result = _result(kind, outcome, ret, errno)
         lines.append(f"{kind.name}({arguments}) = {result}{'' if is_executed else ' (not executed)'}")
     return lines
 
 
-def _paths(calls: Calls, rows: set[int]) -> dict[int, str]:
-    paths = calls.paths
-    return {
-        row: _quote(paths.text[row, : paths.length[row]].tobytes(), bool(paths.is_cut[row])) for row in rows
-    }
+def _raw(texts: Texts, row: int) -> bytes:
+    return texts.text[row, : texts.length[row]].tobytes()
+
+
+def _path(paths: Texts, row: int) -> str | None:
+    return _quote(_raw(paths, row), bool(paths.is_cut[row])) if row >= 0 else None
+
+
+def _file(files: Texts, row: int) -> str | None:
+    if row < 0:
+        return None
+    return escape(_raw(files, row).decode()) + ("..." if files.is_cut[row] else "")
+
+
+def _address(addresses: Addresses, row: int) -> str | None:
+    """Return an address as people write it: 127.0.0.1:80, [::1]:80, the quoted path of a unix socket."""
+    if row < 0:
+        return None
+    text = _raw(addresses.texts, row)
+    family, port = addresses.family[row], addresses.port[row]
+    if family == Family.UNIX:
+        return _quote(text, is_cut=False)
+    return f"[{text.decode()}]:{port}" if family == Family.IPV6 else f"{text.decode()}:{port}"
 
 
 def format_lines(calls: Calls, origin_unix_ns: int, show_threads: bool) -> list[str]:

@@ -8,6 +8,8 @@ to, as they were when the call ended; and the processes that ended. What the ker
 
 import os
 import pwd
+import sys
+import time
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -19,13 +21,17 @@ import numpy as np
 import numpy.typing as npt
 import psutil
 
-from otel_sysexit.calls import Calls, ExecStrings
+from otel_sysexit.calls import Calls
 from otel_sysexit.environment import parse_resource_attributes
 from otel_sysexit.identity import Image, Process, Thread
 from otel_sysexit.kernel.records import TaskKind
+from otel_sysexit.procfs import is_running
+from otel_sysexit.strings import ExecStrings
 
 UNKNOWN: Final = "unknown"
 _Entry = TypeVar("_Entry")
+_PATIENCE_S: Final = 1.0
+"""How long a process that ended is kept for threads that have not said that they did: their records may be lost."""
 _START_TICK_NS: Final = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 
 
@@ -35,6 +41,8 @@ class _Timeline:
 
     images: list[tuple[int, Image]] = field(default_factory=list)
     names: dict[int, list[tuple[int, str]]] = field(default_factory=dict)
+    threads: set[int] = field(default_factory=set)
+    """Those that live, as far as we know."""
 
     def image_at(self, time_ns: int) -> Image:
         return _latest(self.images, time_ns)
@@ -80,6 +88,17 @@ def _since(entries: list[tuple[int, _Entry]], time_ns: int) -> list[tuple[int, _
     return entries[first:]
 
 
+class _Dying(NamedTuple):
+    """A process that ended, told when the ring of calls was read up to *position*."""
+
+    position: int
+    process: Process
+    threads: set[int]
+    """Those whose ends are waited for; shared with the timeline until another process has the pid."""
+    patience_until: float
+    """Of time.monotonic(): for how long."""
+
+
 class _Superseded(NamedTuple):
     """Something that no call asks for once the ring of calls was read up to *position*."""
 
@@ -93,11 +112,18 @@ class _Superseded(NamedTuple):
 class Processes:
     """All processes that are targets, or were until a moment ago."""
 
-    def __init__(self, boot_to_unix_ns: int) -> None:
-        """*boot_to_unix_ns* turns start times of the boot clock into wall-clock times, the same for all."""
+    def __init__(self, boot_to_unix_ns: int, *, has_command_args: bool = False) -> None:
+        """
+        Know nobody.
+
+        Args:
+            boot_to_unix_ns: Turns start times of the boot clock into wall-clock times, the same for all.
+            has_command_args: Whether whole command lines are wanted.
+        """
+        self._has_command_args = has_command_args
         self._boot_to_unix_ns = boot_to_unix_ns
         self._timelines: dict[int, _Timeline] = {}
-        self._dying: list[tuple[int, Process]] = []
+        self._dying: list[_Dying] = []
         self._superseded: deque[_Superseded] = deque()
         self._launched: Process | None = None
 
@@ -110,15 +136,21 @@ class Processes:
         """
         found = psutil.Process(pid)
         process = Process(pid, (read_start_boot_ns(pid) or 0) + self._boot_to_unix_ns, found.ppid())
-        timeline = self._timelines[pid] = _Timeline()
-        self._add_image(timeline, process, 0, None, found.uids().real)
-        for thread in found.threads():
+        uid, threads = found.uids().real, found.threads()
+        timeline = self._timelines[pid] = (
+            _Timeline()
+        )  # complete from the beginning: the process may be gone now
+        self._add_image(timeline, process, 0, None, uid)
+        for thread in threads:
             timeline.names[thread.id] = [(0, _read_comm(pid, thread.id))]
+            timeline.threads.add(thread.id)
         return process
 
     def add_thread(self, pid: int, tid: int) -> None:
         """Take up a running thread of a process that is known."""
-        self._timelines[pid].names.setdefault(tid, [(0, _read_comm(pid, tid))])
+        timeline = self._timelines[pid]
+        timeline.names.setdefault(tid, [(0, _read_comm(pid, tid))])
+        timeline.threads.add(tid)
 
     def learn(self, tasks: npt.NDArray[Any], exec_strings: Mapping[int, ExecStrings], produced: int) -> None:
         """
@@ -136,12 +168,14 @@ class Processes:
                 continue  # of a process that was told already: two threads that end at once may both look like the last
             if timeline is None or kind == TaskKind.PROCESS_START:
                 timeline = self._start(task, time_ns)
+            if kind in (TaskKind.EXEC, TaskKind.END):
+                timeline.threads.discard(int(task["previous_tid"]))
             if kind == TaskKind.EXEC:
                 self._exec(timeline, task, exec_strings.get(row))
             if kind == TaskKind.END:
-                if task["is_last"]:
-                    self._end(timeline, task, produced)
+                self._end(timeline, task, produced)
             else:
+                timeline.threads.add(tid)
                 timeline.names.setdefault(tid, []).append((time_ns, _text(task["comm"])))
             if kind not in (TaskKind.PROCESS_START, TaskKind.THREAD_START):
                 # An exec by a thread that is not the leader gives it the leader's id; its own is gone.
@@ -158,6 +192,7 @@ class Processes:
         timeline = self._timelines.get(pid)
         if timeline is None:
             timeline = self._timelines[pid] = _Timeline()
+        timeline.threads = set()  # not emptied: another process of this pid may be dying still
         if parent_image is None:
             self._add_image(timeline, process, time_ns, None, int(task["uid"]))
         else:
@@ -178,16 +213,24 @@ class Processes:
         self._add_image(timeline, process, since, strings, int(task["uid"]))
 
     def _end(self, timeline: _Timeline, task: Any, produced: int) -> None:
+        """
+        A thread ends, and its process if it is the last.
+
+        Threads that end at once may all look like the last, the first of them before the others have made their last call:
+        these are waited for, and the process ends with the latest.
+        """
         process = timeline.images[-1][1].process
-        if process.end_unix_ns is not None:
-            return  # two threads that end at once may both look like the last
+        if process.end_unix_ns is None:
+            if not task["is_last"]:
+                return
+            status = int(task["wait_status"])
+            if status & 0x7F:
+                process.exit_signal = status & 0x7F
+            else:
+                process.exit_code = status >> 8 & 0xFF
         process.end_unix_ns = int(task["time_ns"]) + self._boot_to_unix_ns
-        status = int(task["wait_status"])
-        if status & 0x7F:
-            process.exit_signal = status & 0x7F
-        else:
-            process.exit_code = status >> 8 & 0xFF
-        self._dying.append((produced, process))
+        self._dying = [dying for dying in self._dying if dying.process is not process]
+        self._dying.append(_Dying(produced, process, timeline.threads, time.monotonic() + _PATIENCE_S))
 
     def add_launched(
         self, pid: int, begin_unix_ns: int, parent_pid: int, environ: Mapping[str, str]
@@ -205,6 +248,8 @@ class Processes:
     ) -> None:
         start_boot_ns = process.start_unix_ns - self._boot_to_unix_ns
         process.image = _make_image(process, start_boot_ns, strings, uid)
+        if strings is None and self._has_command_args and process.image is not None:
+            process.image.command_args = _read_command_args(process.pid)
         timeline.images.append((since, process.image))
 
     def identify(self, calls: Calls) -> Calls:
@@ -264,8 +309,16 @@ class Processes:
         while self._superseded and self._superseded[0].position <= consumed:
             _, past, tid, time_ns, is_gone = self._superseded.popleft()
             past.forget_before(tid, time_ns, is_gone=is_gone)
-        ended = [process for position, process in self._dying if position <= consumed]
-        self._dying = [entry for entry in self._dying if entry[0] > consumed]
+        now = time.monotonic()
+        dying, self._dying = self._dying, []
+        ended = []
+        for entry in dying:
+            is_alone = not entry.threads or entry.patience_until < now
+            # Up to sys.maxsize: nothing comes any more.
+            if entry.position <= consumed and (is_alone or consumed == sys.maxsize):
+                ended.append(entry.process)
+            else:
+                self._dying.append(entry)
         for process in ended:
             timeline = self._timelines.get(process.pid)
             if timeline is not None:
@@ -295,7 +348,10 @@ def _make_image(process: Process, start_boot_ns: int, strings: ExecStrings | Non
     ):  # not another one with its pid
         try:
             living = psutil.Process(process.pid)
-            environment = {key: value for key, value in living.environ().items() if key.startswith("OTEL_")}
+            variables = living.environ()
+            # Who has begun to end has no memory left, and shows none.
+            if variables or is_running(process.pid):
+                environment = {key: value for key, value in variables.items() if key.startswith("OTEL_")}
             command = command or _readable(next(iter(living.cmdline()), ""))
             exe = _readable(living.exe())
             # Between that exec and now it may have called another one.
@@ -309,6 +365,7 @@ def _make_image(process: Process, start_boot_ns: int, strings: ExecStrings | Non
         executable_path=path,
         command=command or None,
         owner=_user_name(uid),
+        command_args=strings.args,
     )
     if environment is not None:
         _note_environment(image, environment)
@@ -316,6 +373,13 @@ def _make_image(process: Process, start_boot_ns: int, strings: ExecStrings | Non
         image.service_name = process.image.service_name
         image.environment_attributes = process.image.environment_attributes
     return image
+
+
+def _read_command_args(pid: int) -> tuple[str, ...]:
+    try:
+        return tuple(_readable(part) for part in psutil.Process(pid).cmdline())
+    except psutil.Error:
+        return ()
 
 
 def _note_environment(image: Image, environment: Mapping[str, str]) -> None:

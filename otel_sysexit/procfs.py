@@ -119,8 +119,17 @@ class ThreadFacts:
 
     def is_running(self) -> bool:
         """Whether it can make calls: it has not begun to end, and is none of the kernel's own threads."""
-        state = _read_state(self._folder)
-        return state is not None and state[0] not in b"ZX" and not state[1] & (_PF_EXITING | _PF_KTHREAD)
+        return _is_running(self._folder)
+
+
+def is_running(pid: int, proc: Path = PROC) -> bool:
+    """Whether a process's main thread can make calls: it has not begun to end, and is none of the kernel's own threads."""
+    return _is_running(f"{proc}/{pid}")
+
+
+def _is_running(folder: str) -> bool:
+    state = _read_state(folder)
+    return state is not None and state[0] not in b"ZX" and not state[1] & (_PF_EXITING | _PF_KTHREAD)
 
 
 def _read_comm(folder: str) -> bytes | None:

@@ -15,7 +15,7 @@ from typing import Final, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from otel_sysexit.signatures import TRACEFS_NAMES, Declared, Signature, shipped_signature
+from otel_sysexit.signatures import FOREIGN_DESCRIPTORS, TRACEFS_NAMES, Declared, Signature, shipped_signature
 from otel_sysexit.syscalls import ABIS, ERRNOS, NUMBERS, Abi, numbers
 
 U1: TypeAlias = npt.NDArray[np.uint8]
@@ -324,10 +324,9 @@ def _errno(word: str) -> int:
 
 # --- the kernel's table of calls --------------------------------------------------------------------------------------
 
-_IS_GONE_AT_EXIT: Final = 1 << 29
-_CHANGES_REGISTERS: Final = 1 << 30
+_IS_BIRTH: Final = 1 << 30
+_BIRTHS: Final = frozenset({"execve", "execveat", "fork", "vfork", "clone", "clone3"})
 _IS_CHOSEN: Final = 1 << 31
-_FOREIGN_DESCRIPTORS: Final = frozenset({("pidfd_getfd", 1)})  # of another process's table
 
 
 def _placed(abi: Abi) -> list[tuple[str, int]]:
@@ -340,8 +339,8 @@ def kernel_table(selection: Selection | None) -> U4:
     Return what the kernel side must know of each call: u4[ABIS * NUMBERS], index ``abi * NUMBERS + number``.
 
     Places of arguments are 1 + their index, 0 for none, three bits each: from bit 0 the first and the second path, the
-    first and the second descriptor, the socket address and its length. Bit 18: that length is pointed to. Bit 29: the
-    descriptor is gone at exit. Bit 30: success changes the registers. Bit 31: the call is in the selection; with None
+    first and the second descriptor, the socket address and its length. Bit 18: that length is pointed to. Bit 30: an
+    exec or a fork, whose end may be another thread's or program's. Bit 31: the call is in the selection; with None
     all are. Names whose number has no place in the table (NUMBERS and above) are not in it.
     """
     table = np.zeros((ABIS, NUMBERS), np.uint32)
@@ -362,7 +361,7 @@ def _layout(name: str, declared: Signature) -> int:
     descriptors = [
         place
         for place, argument in enumerate(declared)
-        if argument.is_descriptor and (name, place) not in _FOREIGN_DESCRIPTORS
+        if argument.is_descriptor and (name, place) not in FOREIGN_DESCRIPTORS
     ]
     for shift, places in ((0, paths), (6, descriptors)):
         for i, place in enumerate(places[:2]):
@@ -370,19 +369,4 @@ def _layout(name: str, declared: Signature) -> int:
     for place, argument in enumerate(declared):
         if argument.c_type == "struct sockaddr *":  # its length is always the next one
             layout |= (1 + place) << 12 | (2 + place) << 15 | declared[place + 1].is_pointer << 18
-    if name == "close":
-        layout |= _IS_GONE_AT_EXIT
-    if name in ("execve", "execveat"):
-        layout |= _CHANGES_REGISTERS
-    return layout
-
-
-def wanted_table(selection: Selection | None) -> U1:
-    """Return 1 for each call to record, else 0; shape (ABIS * NUMBERS,)."""
-    return (kernel_table(selection) >> 31).astype(np.uint8)
-
-
-def path_arguments_table() -> U1:
-    """Return 1 + the index of the first path argument, and of the second times 16; 0 = none; shape (ABIS * NUMBERS,)."""
-    table = kernel_table(None)
-    return ((table & 7) | (table & 0o70) << 1).astype(np.uint8)
+    return layout | (_IS_BIRTH if name in _BIRTHS else 0)

@@ -23,6 +23,8 @@ _NATIVE_TRACEFS_NAMES: Final = {
 }
 # A register is 8 bytes; the fields that are no registers (common_*, __syscall_nr, copies of user memory) are smaller.
 _FIELD: Final = re.compile(r"^\tfield:(?P<type>.*?)\s*(?P<name>\w+);\toffset:\d+;\tsize:8;", re.MULTILINE)
+FOREIGN_DESCRIPTORS: Final = frozenset({("pidfd_getfd", 1)})
+"""Call and place of descriptors that are of another process's table."""
 _DESCRIPTORS: Final = frozenset(("fd_in", "fd_out", "fdin", "fdout", "fildes", "mqdes"))
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from otel_sysexit.identity import Thread
-from otel_sysexit.kernel.records import SAMPLED_OUT_NS
+from otel_sysexit.kernel.records import SAMPLED_OUT_AT_ENTER
 from otel_sysexit.syscalls import Abi, Kind, Kinds, number_of
 
 
@@ -71,7 +71,7 @@ class StuckCalls:
 
 def all_in_flight(slots: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Return the slots (dtype SLOT) whose call is in flight and was not sampled out."""
-    return slots[slots["start_ns"] > SAMPLED_OUT_NS]
+    return slots[slots["start_ns"] > SAMPLED_OUT_AT_ENTER]
 
 
 def elapsed(slots: npt.NDArray[Any], at_ns: int) -> npt.NDArray[np.int64]:

@@ -17,7 +17,7 @@ from typing import Final, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from otel_sysexit.signatures import Declared, signature
+from otel_sysexit.signatures import FOREIGN_DESCRIPTORS, Declared, signature
 
 U1: TypeAlias = npt.NDArray[np.uint8]
 U2: TypeAlias = npt.NDArray[np.uint16]
@@ -78,6 +78,8 @@ class Argument:
     name: str
     form: Form
     is_path: bool
+    is_descriptor: bool = False
+    """Whether it is a descriptor of the caller's own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +100,11 @@ class Kind:
     abi: Abi
     arguments: tuple[Argument, ...]
     restarts: str | None
+
+    @property
+    def descriptors(self) -> tuple[Argument, ...]:
+        """The descriptors among its arguments that the kernel side looks up: the first two."""
+        return tuple(argument for argument in self.arguments if argument.is_descriptor)[:2]
 
 
 # --- the tables -------------------------------------------------------------------------------------------------------
@@ -176,7 +183,15 @@ def _arguments(name: str, abi: Abi) -> tuple[Argument, ...]:
     declared = signature(name, abi.label)
     if declared is None:
         return _unknown_arguments(abi)
-    return tuple(Argument(one.name, _form(one, abi), one.is_path) for one in declared)
+    return tuple(
+        Argument(
+            one.name,
+            _form(one, abi),
+            one.is_path,
+            one.is_descriptor and (name, place) not in FOREIGN_DESCRIPTORS,
+        )
+        for place, one in enumerate(declared)
+    )
 
 
 def _unknown_arguments(abi: Abi) -> tuple[Argument, ...]:

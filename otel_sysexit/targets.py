@@ -25,6 +25,8 @@ from otel_sysexit.procfs import PROC, is_kernel_thread, read_tgid
 
 _COMM_BYTES_MAX: Final = 15
 _GLOB_BYTES: Final = 256
+_GLOBS_MAX: Final = 16
+"""The kernel compares 1,024 bytes with patterns, in all, for each program that is executed."""
 _CONTAINER_DIGITS_MIN: Final = 4
 _PID_MAX: Final = 1 << 22
 _UID_INVALID: Final = (1 << 32) - 1
@@ -215,9 +217,9 @@ class Targets:
         keys += [(kind + _EXCLUDED, value) for kind, value in self.excluded.values()]
         return [struct.pack("=Q16s", kind, value) for kind, value in keys]
 
-    def exe_glob_entries(self) -> list[bytes]:
-        """Return the entries of the map of globs, 256 bytes each: the chosen ones, then the excluded ones."""
-        return [glob.ljust(_GLOB_BYTES, b"\0") for glob in (*self.chosen.exe_globs, *self.excluded.exe_globs)]
+    def exe_globs(self) -> list[bytes]:
+        """Return the patterns for the executable's path: the chosen ones, then the excluded ones."""
+        return [*self.chosen.exe_globs, *self.excluded.exe_globs]
 
     @property
     def controllers(self) -> str:
@@ -282,6 +284,8 @@ def resolve(
         follows_children=follows_children,
     )
     _check_contradictions(chosen, excluded, targets)
+    if len(targets.exe_globs()) > _GLOBS_MAX:
+        raise UsageError(f"too many executables: at most {_GLOBS_MAX}, those left out included")
     return targets
 
 

@@ -7,7 +7,7 @@ calls: of processes (`Tree`, for a command that is run) and of windows (`Windows
 
 import os
 import signal
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 from weakref import WeakKeyDictionary
@@ -18,6 +18,7 @@ import numpy.typing as npt
 from otel_sysexit import attributes
 from otel_sysexit.calls import Calls, Outcome
 from otel_sysexit.identity import Image, Process
+from otel_sysexit.sampling import ALL_ARE_HERE, make_trace_id
 
 WINDOW_SPANS_MAX: Final = 2_000
 WINDOW_SECONDS_MAX: Final = 10
@@ -44,6 +45,8 @@ class Link:
     trace_id: bytes
     span_id: int
     attributes: dict[str, str]
+    trace_state: str = ALL_ARE_HERE
+    """Of that span."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +64,15 @@ class Span:
     attributes: dict[str, str | int]
     links: Sequence[Link] = ()
     is_error: bool = False
+    trace_state: str = ALL_ARE_HERE
+    """Empty in a trace of sampled calls: this span was not sampled, but the trace's randomness is not free for it."""
 
 
 class Structure(Protocol):
     """What the agent asks of a trace structure."""
+
+    def set_root(self, process: Process) -> None:
+        """Name the process of the command that is run."""
 
     def place(self, calls: Calls) -> Placement:
         """Give each call its place."""
@@ -94,18 +102,20 @@ class _Ids:
     def span_id(self) -> int:
         return int(self.span_ids(1)[0])
 
-    @staticmethod
-    def trace_id() -> bytes:
-        """All 16 bytes are random, so that the low 56 bits serve consistent sampling (W3C trace context, level 2)."""
-        return os.urandom(16)
+
+def _trace_state(threshold: int) -> str:
+    """Return the trace state of spans that are no calls, in a trace whose calls were sampled at *threshold*."""
+    return "" if threshold else ALL_ARE_HERE
 
 
 class Tree:
     """One trace: the command is the root, each process hangs below its parent's, each call below its process's."""
 
-    def __init__(self) -> None:
+    def __init__(self, threshold: int = 0) -> None:
+        """*threshold*: the highest at which calls are sampled (call records; those always kept have 0)."""
         self._ids = _Ids()
-        self.trace_id = self._ids.trace_id()
+        self.trace_id = make_trace_id(threshold)
+        self._trace_state = _trace_state(threshold)
         # A process may outlive its parent and still name it: kept as long as anything knows the process.
         self._span_ids: WeakKeyDictionary[Process, int] = WeakKeyDictionary()
         self._root: Process | None = None
@@ -167,6 +177,7 @@ class Tree:
             image=image,
             attributes=noted,
             is_error=error is not None,
+            trace_state=self._trace_state,
         )
 
     def take_spans(self) -> list[Span]:
@@ -187,8 +198,9 @@ def _error_type(process: Process) -> str | None:
 
 @dataclass(slots=True)
 class _Window:
-    """The open window of a process."""
+    """An open window of a process."""
 
+    threshold: int
     trace_id: bytes
     span_id: int
     opened_unix_ns: int
@@ -216,38 +228,37 @@ class Windows:
 
     A span can be sent only when it ends, so the root of a trace that lives for days would be missing for days; and back
     ends refuse or truncate very large traces. A window ends after `WINDOW_SPANS_MAX` calls or `WINDOW_SECONDS_MAX`.
+
+    Calls that were sampled at different thresholds are in different windows: a trace has one randomness, and only what was
+    sampled at one threshold can be sampled again by it (tracestate-probability-sampling.md).
     """
 
     def __init__(self) -> None:
         self._ids = _Ids()
-        self._windows: dict[Process, _Window] = {}
+        self._windows: dict[tuple[Process, int], _Window] = {}
         self._previous: dict[Process, Link] = {}
         self._spans: list[Span] = []
 
+    def set_root(self, process: Process) -> None:
+        """Nothing: all processes are alike."""
+
     def place(self, calls: Calls) -> Placement:
-        """Give each call the root of its process's open window as the parent."""
+        """Give each call the root of an open window of its process as the parent."""
         contexts = _Contexts()
         context = np.zeros(len(calls), np.uint32)
         ends = calls.start_unix_ns + calls.duration_ns
-        processes: dict[Process, int] = {}
-        of_thread = np.array(
-            [processes.setdefault(thread.process, len(processes)) for thread in calls.threads], np.uint32
-        )
-        of_call = of_thread[calls.thread] if len(calls) else context
-        order = np.argsort(of_call, kind="stable")
-        bounds = np.searchsorted(of_call[order], np.arange(len(processes) + 1))
-        for process, index in processes.items():
-            rows = order[bounds[index] : bounds[index + 1]]
-            while len(rows):
-                window = self._open(process, int(ends[rows[0]]))
-                taken, rows = np.split(rows, [WINDOW_SPANS_MAX - window.calls])
+        for process, threshold, rows in _by_process_and_threshold(calls):
+            remaining = rows
+            while len(remaining):
+                window = self._open(process, threshold, int(ends[remaining[0]]))
+                taken, remaining = np.split(remaining, [WINDOW_SPANS_MAX - window.calls])
                 context[taken] = contexts.add(window)
                 window.calls += len(taken)
                 window.errors += int((calls.outcome[taken] == Outcome.FAILED).sum())
                 window.start_unix_ns = min(window.start_unix_ns, int(calls.start_unix_ns[taken].min()))
                 window.end_unix_ns = max(window.end_unix_ns, int(ends[taken].max()))
                 if window.calls >= WINDOW_SPANS_MAX:
-                    self._close(process)
+                    self._close(process, threshold)
         return Placement(
             span_id=self._ids.span_ids(len(calls)),
             context=context,
@@ -255,12 +266,13 @@ class Windows:
             parent_span_id=np.array(contexts.parents, np.uint64),
         )
 
-    def _open(self, process: Process, now_unix_ns: int) -> _Window:
-        window = self._windows.get(process)
+    def _open(self, process: Process, threshold: int, now_unix_ns: int) -> _Window:
+        window = self._windows.get((process, threshold))
         if window is None:
             previous = self._previous.get(process)
-            window = self._windows[process] = _Window(
-                self._ids.trace_id(),
+            window = self._windows[process, threshold] = _Window(
+                threshold,
+                make_trace_id(threshold),
                 self._ids.span_id(),
                 now_unix_ns,
                 now_unix_ns,
@@ -269,10 +281,11 @@ class Windows:
             )
         return window
 
-    def _close(self, process: Process) -> None:
-        window = self._windows.pop(process, None)
-        if window is None or process.image is None:
+    def _close(self, process: Process, threshold: int) -> None:
+        window = self._windows.pop((process, threshold))
+        if process.image is None:
             return
+        state = _trace_state(threshold)
         self._spans.append(
             Span(
                 name=process.name,
@@ -284,32 +297,51 @@ class Windows:
                 image=process.image,
                 attributes={attributes.WINDOW_CALLS: window.calls, attributes.WINDOW_ERRORS: window.errors},
                 links=window.links,
+                trace_state=state,
             )
         )
         self._previous[process] = Link(
-            window.trace_id, window.span_id, {attributes.LINK_TYPE: "previous_window"}
+            window.trace_id, window.span_id, {attributes.LINK_TYPE: "previous_window"}, state
         )
 
     def end(self, processes: Iterable[Process]) -> None:
         """Close the windows of *processes*."""
-        for process in processes:
-            self._close(process)
+        gone = set(processes)
+        if gone:
+            self._close_all(key for key in self._windows if key[0] in gone)
+        for process in gone:
             self._previous.pop(process, None)
 
     def tick(self, now_unix_ns: int) -> None:
         """Close the windows that are old enough."""
         limit = now_unix_ns - WINDOW_SECONDS_MAX * 1_000_000_000
-        for process in [
-            process for process, window in self._windows.items() if window.opened_unix_ns <= limit
-        ]:
-            self._close(process)
+        self._close_all(key for key, window in self._windows.items() if window.opened_unix_ns <= limit)
 
     def finish(self, living: Iterable[Process], now_unix_ns: int) -> None:  # noqa: ARG002 (other structures need it)
         """Close every window."""
-        for process in list(self._windows):
-            self._close(process)
+        self._close_all(self._windows)
+
+    def _close_all(self, keys: Iterable[tuple[Process, int]]) -> None:
+        for process, threshold in list(keys):
+            self._close(process, threshold)
 
     def take_spans(self) -> list[Span]:
         """Return the window roots made since the last time."""
         spans, self._spans = self._spans, []
         return spans
+
+
+def _by_process_and_threshold(calls: Calls) -> Iterator[tuple[Process, int, npt.NDArray[np.intp]]]:
+    """Yield the rows of each process's calls, ascending, apart for each threshold."""
+    processes: dict[Process, int] = {}
+    of_thread = np.array(
+        [processes.setdefault(thread.process, len(processes)) for thread in calls.threads], np.uint64
+    )
+    group = (
+        of_thread[calls.thread] << np.uint64(32) | calls.threshold if len(calls) else np.empty(0, np.uint64)
+    )
+    order = np.argsort(group, kind="stable")
+    distinct, firsts = np.unique(group[order], return_index=True)
+    members = list(processes)
+    for value, rows in zip(distinct.tolist(), np.split(order, firsts[1:]), strict=True) if len(calls) else ():
+        yield members[value >> 32], value & 0xFFFFFFFF, rows

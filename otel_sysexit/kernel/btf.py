@@ -3,7 +3,7 @@ Offsets of structure members in the running kernel, from its BTF.
 
 In goes the kernel's type information (`/sys/kernel/btf/vmlinux`), out come byte offsets. The format is
 Documentation/bpf/btf.rst. No package on PyPI reads raw BTF (checked 2026-11), hence this small reader; it knows
-structures and unions only. It runs in the loader child, so it imports the standard library only.
+structures, unions and enumerations only. It runs in the loader child, so it imports the standard library only.
 """
 
 import struct
@@ -11,7 +11,7 @@ from pathlib import Path
 
 VMLINUX = Path("/sys/kernel/btf/vmlinux")
 
-_STRUCT, _UNION = 4, 5
+_STRUCT, _UNION, _ENUM = 4, 5, 6
 _MODIFIERS = frozenset({8, 9, 10, 11, 18})  # typedef, volatile, const, restrict, type tag
 # Kind -> bytes after the 12-byte struct btf_type: (fixed, for each of vlen).
 _TAIL = {
@@ -49,7 +49,7 @@ class Btf:
             while at < end:
                 name, info = unpack(data, at)
                 kind = info >> 24 & 0x1F
-                if kind in (_STRUCT, _UNION) and name not in structs:
+                if kind in (_STRUCT, _UNION, _ENUM) and name not in structs:
                     structs[name] = len(self._offsets)
                 append(at)
                 fixed, each = _TAIL[kind]
@@ -64,14 +64,36 @@ class Btf:
         Raises:
             KeyError: there is no such structure or member.
         """
-        found_name = self._data.find(b"\0" + structure.encode() + b"\0", self._strings)
-        kind, bits = self._structs[found_name + 1 - self._strings], 0
+        kind, bits = self._named(structure, _STRUCT, _UNION), 0
         for name in path.split("."):
             found = self._find(self._strip(kind), name)
             if found is None:
                 raise KeyError(f"{structure}.{path}")
             bits, kind = bits + found[0], found[1]
         return bits // 8
+
+    def enumerator(self, enumeration: str, name: str) -> int:
+        """
+        Return the value of *name* in *enumeration*.
+
+        Raises:
+            KeyError: there is no such enumeration or name in it.
+        """
+        at = self._offsets[self._named(enumeration, _ENUM)]
+        _, info, _ = self._type.unpack_from(self._data, at)
+        for index in range(info & 0xFFFF):
+            label, value = struct.unpack_from(self._order + "Ii", self._data, at + 12 + 8 * index)
+            if self._string(label) == name:
+                return int(value)
+        raise KeyError(f"{enumeration}.{name}")
+
+    def _named(self, name: str, *kinds: int) -> int:
+        """Return the type of a name; raises KeyError where there is none of *kinds*."""
+        found_name = self._data.find(b"\0" + name.encode() + b"\0", self._strings)
+        found = self._structs[found_name + 1 - self._strings]
+        if self._kind(found) not in kinds:
+            raise KeyError(name)
+        return found
 
     def _find(self, kind: int, name: str) -> tuple[int, int] | None:
         """Return (bit offset, type) of a member of the structure *kind*."""

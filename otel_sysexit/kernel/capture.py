@@ -12,7 +12,6 @@ import struct
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final, Self
@@ -24,69 +23,12 @@ from otel_sysexit.errors import AgentError
 from otel_sysexit.kernel import records
 from otel_sysexit.kernel.loader import LINKS, MAPS
 from otel_sysexit.kernel.maps import Map, possible_cpus, wait_for_running_programs
+from otel_sysexit.kernel.request import TASKS_BYTES, Request
 from otel_sysexit.kernel.ring import Ring
 
-_PAGE_SIZE: Final = os.sysconf("SC_PAGESIZE")
-_TASKS_BYTES: Final = 4 << 20
 _LOADER_SECONDS: Final = 60.0
 # Interpreters that may have the distribution's bcc, after our own.
 _SYSTEM_PYTHON: Final = "/usr/bin/python3"
-
-
-def _is_running(pid: int, tid: int) -> bool:
-    """Whether a thread has not begun to end (proc(5), stat: state, and PF_EXITING of include/linux/sched.h in flags)."""
-    try:
-        stat = Path(f"/proc/{pid}/task/{tid}/stat").read_bytes()
-    except OSError:
-        return False
-    state, *fields = stat[stat.rindex(b")") + 2 :].split()
-    return state not in (b"Z", b"X") and not int(fields[5]) & 0x4
-
-
-def _list_threads(pid: int) -> set[int]:
-    try:
-        return {int(name) for name in os.listdir(f"/proc/{pid}/task")}  # noqa: PTH208 (names are all)
-    except FileNotFoundError as error:
-        raise ProcessLookupError(pid) from error
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """What to compile and load."""
-
-    calls_bytes: int
-    """Size of the ring of calls: a power of two, at least a page."""
-    syscall_table: npt.NDArray[np.uint8]
-    """u1[ABI_COUNT * NR_LIMIT], as `syscall_table` in bpf/calls.bpf.c."""
-    has_selection: bool
-    """Whether calls not marked in the table are left out."""
-    wants_unknown: bool
-    """With a selection: whether numbers outside the table are recorded."""
-    errors_only: bool = False
-    min_duration_ns: int = 0
-    bcc_python: str | None = None
-    """Interpreter that has bcc; None: this one, then the system's."""
-
-    @property
-    def strings_bytes(self) -> int:
-        """Size of the ring of strings: enough when one call in five has a path."""
-        return max(self.calls_bytes // 2, _PAGE_SIZE)
-
-    def cflags(self) -> list[str]:
-        """Return the macros of bpf/calls.bpf.c for this request."""
-        flags = [
-            f"-DCALLS_PAGES={self.calls_bytes // _PAGE_SIZE}",
-            f"-DSTRINGS_PAGES={self.strings_bytes // _PAGE_SIZE}",
-            f"-DTASKS_PAGES={_TASKS_BYTES // _PAGE_SIZE}",
-            f"-DWANT_UNKNOWN={int(self.wants_unknown)}",
-        ]
-        if self.has_selection:
-            flags.append("-DSYSCALL_SET")
-        if self.errors_only:
-            flags.append("-DERRORS_ONLY")
-        if self.min_duration_ns:
-            flags.append(f"-DMIN_DURATION_NS={self.min_duration_ns}ULL")
-        return flags
 
 
 def find_bpf_dir() -> Path:
@@ -113,12 +55,7 @@ class Loader:
         self._start(self._pythons.pop(0))
 
     def _start(self, python: str) -> None:
-        bpf_dir = find_bpf_dir()
-        message = {
-            "bpf_dir": str(bpf_dir),
-            "cflags": self._request.cflags(),
-            "syscall_table": self._request.syscall_table.tobytes().hex(),
-        }
+        message = self._request.to_json(str(find_bpf_dir()))
         # Appended: a distribution's bcc is found before anything beside our package. Isolated: nothing that the
         # user's environment says about Python reaches a program that runs as root.
         code = (
@@ -126,18 +63,23 @@ class Loader:
             "from otel_sysexit.kernel.loader import main; main()"
         )
         ours, theirs = socket.socketpair()
-        with theirs:
+        # Neither is a pipe, which holds less than a request or a verifier's complaint may have.
+        self._log = os.fdopen(os.memfd_create("log"), "r", encoding="utf-8", errors="replace")
+        with theirs, os.fdopen(os.memfd_create("request"), "w+", encoding="ascii") as request:
+            request.write(message)
+            request.seek(0)
             try:
                 self._child = subprocess.Popen(
-                    [python, "-I", "-c", code, str(theirs.fileno()), json.dumps(message)],
+                    [python, "-I", "-c", code, str(theirs.fileno())],
                     pass_fds=[theirs.fileno()],
-                    stdin=subprocess.DEVNULL,
+                    stdin=request,
                     stdout=subprocess.DEVNULL,
-                    stderr=subprocess.PIPE,
+                    stderr=self._log,
                     start_new_session=True,  # a Ctrl-C is for the command
                 )
             except OSError as error:
                 ours.close()
+                self._log.close()
                 raise AgentError(f"cannot start {python}, which should have bcc: {error.strerror}") from error
         ours.settimeout(_LOADER_SECONDS)
         self._channel = ours
@@ -155,6 +97,7 @@ class Loader:
                 return Capture(self._request, fds)
             kind = "crash" if answer is None else answer["error"]
             if kind in ("no-bcc", "wrong-bcc") and self._pythons and Path(self._pythons[0]).exists():
+                self._log.close()
                 self._start(self._pythons.pop(0))
                 continue
             raise AgentError(self._explain(answer))
@@ -169,14 +112,14 @@ class Loader:
                 self._child.kill()
         for fd in fds:  # the command must not inherit what keeps the programs attached
             os.set_inheritable(fd, False)
-        _, log = self._child.communicate()
-        self._log = log.decode(errors="replace")
+        self._child.wait()
         return (json.loads(data) if data else None), fds
 
     def _explain(self, answer: dict[str, str | None] | None) -> str:
         """Return one line: the child's own words, and the compiler's first complaint when there is one."""
         message = "the loader died" if answer is None else str(answer["message"])
-        complaints = [line.strip() for line in self._log.splitlines() if "error" in line.lower()]
+        self._log.seek(0)
+        complaints = [line.strip() for line in self._log if "error" in line.lower()]
         if answer is not None and answer["error"] != "load":
             return message
         return f"{message} ({complaints[0] if complaints else f'exit status {self._child.returncode}'})"
@@ -189,7 +132,8 @@ class Loader:
         self._channel.close()
         if self._child.returncode is None:
             self._child.kill()
-            self._child.communicate()
+            self._child.wait()
+        self._log.close()
 
 
 class Capture:
@@ -205,55 +149,54 @@ class Capture:
         self._links = dict(zip(LINKS, fds[len(MAPS) :], strict=True))
         self.calls_fd = maps["calls"]
         self.calls = Ring.from_fd(maps["calls"], request.calls_bytes, records.CALL)
-        self.strings = Ring.from_fd(maps["strings"], request.strings_bytes, records.STRING)
-        self.tasks = Ring.from_fd(maps["tasks"], _TASKS_BYTES, records.TASK)
-        self.exec_strings = Ring.from_fd(maps["exec_strings"], _TASKS_BYTES, records.STRING)
+        self.string_dtype = records.string_dtype(request.string_limit)
+        self.strings = Ring.from_fd(maps["strings"], request.strings_bytes, self.string_dtype)
+        self.tasks = Ring.from_fd(maps["tasks"], TASKS_BYTES, records.TASK)
+        self.exec_strings = Ring.from_fd(maps["exec_strings"], TASKS_BYTES, self.string_dtype)
+        self.files = Ring.from_fd(maps["files"], TASKS_BYTES, self.string_dtype)
         self._pending = Map(maps["pending"], 4, records.SLOT.itemsize)
         self._cpus = possible_cpus()
         self._ledger = Map(maps["ledger"], 4, 8 * self._cpus)
         self._is_closing = Map(maps["is_closing"], 4, 4)
+        self._rate = Map(maps["rate"], 4, records.RATE.itemsize)
+        self._attached_by_tid = Map(maps["attached_by_tid"], 4, 1)
 
-    def add_thread(self, tid: int, state: records.SlotState) -> None:
+    def launch_thread(self, tid: int) -> None:
+        """Make the command's thread *tid* (as the initial pid namespace has it) a target from its execve on."""
+        self._add_slot(tid, records.SlotState.LAUNCHING)
+
+    def add_thread(self, tid: int, *, is_excluded: bool) -> bool:
         """
-        Make the running thread *tid* (as the initial pid namespace has it) a target; a target stays as it is.
+        Make the running thread *tid* a target, or one that is left out for now; one that is either stays as it is.
+
+        Returns:
+            Whether it was neither.
 
         Raises:
             AgentError: no more threads can be followed.
         """
+        state = records.SlotState.EXCLUDED if is_excluded else records.SlotState.ATTACHED
+        try:
+            self._add_slot(tid, state)
+        except FileExistsError:
+            return False  # born to a target a moment ago
+        return True
+
+    def remove_thread(self, tid: int) -> None:
+        """Make *tid* no target, if it is one."""
+        self._pending.delete(struct.pack("=I", tid))
+
+    def _add_slot(self, tid: int, state: records.SlotState) -> None:
         slot = np.zeros(1, records.SLOT)
-        slot["interrupted_nr"] = -1
-        slot["state"] = state
+        slot["tid"], slot["interrupted_nr"], slot["state"] = tid, -1, state
+        # First: whoever finds no mark does not look for a slot.
+        self._attached_by_tid.update(struct.pack("=I", tid % records.TIDS_TOLD_APART), b"\1")
         try:
             self._pending.update(struct.pack("=I", tid), slot.tobytes(), only_new=True)
         except FileExistsError:
-            pass  # born to a target a moment ago
+            raise
         except OSError as error:
             raise AgentError(f"cannot follow thread {tid}: {error.strerror}") from error
-
-    def add_process(self, pid: int) -> list[int]:
-        """
-        Make all threads of the running process *pid* targets, and return their tids.
-
-        No thread is missed: once all that were listed are targets, those born meanwhile are targets by birth.
-
-        Raises:
-            ProcessLookupError: there is no such process, or it is ending.
-        """
-        known: set[int] = set()
-        while True:
-            tids = _list_threads(pid)
-            new = tids - known
-            if not new:
-                running = sorted(tid for tid in tids if _is_running(pid, tid))
-                if not running:
-                    raise ProcessLookupError(pid)
-                return running
-            for tid in new:
-                self.add_thread(tid, records.SlotState.ATTACHED)
-                # Who was ending before it became a target has passed the hook that would take its slot away.
-                if not _is_running(pid, tid):
-                    self._pending.delete(struct.pack("=I", tid))
-            known |= new
 
     def has_targets(self) -> bool:
         """Whether any thread is a target now."""
@@ -263,7 +206,7 @@ class Capture:
         """Return the slots (dtype SLOT) of the calls that have not returned yet, but for those that were sampled out."""
         _, values = self._pending.read()
         slots: npt.NDArray[Any] = values.view(records.SLOT).reshape(-1)
-        live: npt.NDArray[Any] = slots[slots["start_ns"] > records.SAMPLED_OUT_NS]
+        live: npt.NDArray[Any] = slots[slots["start_ns"] > records.SAMPLED_OUT_AT_ENTER]
         return live
 
     def ledger(self) -> dict[records.Ledger, int]:
@@ -273,6 +216,17 @@ class Capture:
             entry: sum(struct.unpack(layout, self._ledger.lookup(struct.pack("=I", entry)) or b""))
             for entry in records.Ledger
         }
+
+    def set_rate(self, threshold: int, budget: int, kept_budget: int) -> None:
+        """Say at what threshold calls are sampled from now on, and how many may be emitted until the next word."""
+        word = np.zeros(1, records.RATE)
+        word["threshold"], word["budget"], word["kept_budget"] = threshold, budget, kept_budget
+        self._rate.update(struct.pack("=I", 0), word.tobytes())
+
+    def rate_spent(self) -> int:
+        """Return how many sampled calls were emitted since `set_rate`."""
+        word = np.frombuffer(self._rate.lookup(struct.pack("=I", 0)) or b"", records.RATE)
+        return int(word["emitted"].sum())
 
     def close_links(self) -> None:
         """

@@ -1,30 +1,39 @@
 """
 The child process that compiles and attaches the BPF programs, hands them over and ends.
 
-In: a socket's descriptor and one JSON object on the command line. Out, over the socket: one JSON object, with the
+In: one JSON object on standard input, a socket's descriptor on the command line. Out, over the socket: one JSON object, with the
 descriptors of `MAPS` and `LINKS` beside it when all went well. bcc and its compiler (about 120 MB) live and die here.
 
 It may run under another interpreter than the agent, the one that has bcc, so it imports the standard library,
 bcc and btf.py only.
 """
 
+import base64
 import ctypes
 import errno
 import json
 import os
 import platform
+import resource
 import signal
 import socket
+import struct
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
 from otel_sysexit.kernel.btf import VMLINUX, Btf
 
 # bcc sees maps and programs in one text only: these are joined, in this order.
-SOURCES: Final = ("calls.bpf.c", "lifecycle.bpf.c")
-MAPS: Final = ("pending", "calls", "strings", "tasks", "exec_strings", "ledger", "is_closing")
+SOURCES: Final = tuple(
+    f"{name}.bpf.c" for name in ("base", "strings", "files", "selection", "sampling", "calls", "lifecycle")
+)
+MAPS: Final = (
+    *("pending", "calls", "strings", "tasks", "exec_strings", "files", "ledger", "is_closing"),
+    *("selection", "rate", "attached_by_tid"),
+)
 # In the order of attaching: whatever ends a call or a thread first, sys_enter last, so that no enter is seen
 # whose exit could be missed.
 LINKS: Final = (
@@ -47,12 +56,28 @@ _MEMBERS: Final = {
         "exit_code",
         "signal",
         "comm",
+        "cred",
+        "files",
     ),
     "signal_struct": ("live", "flags", "group_exit_code"),
-    "mm_struct": ("arg_start", "exe_file"),
-    "file": ("f_path.dentry",),
-    "dentry": ("d_name.name",),
+    "mm_struct": ("arg_start", "arg_end", "exe_file"),
+    "cred": ("uid",),
+    "files_struct": ("fdt",),
+    "fdtable": ("fd", "max_fds"),
+    "file": ("f_path.dentry", "f_path.mnt", "f_inode", "f_op"),
+    "dentry": ("d_parent", "d_name.name", "d_name.len", "d_name.hash_len"),
+    "inode": ("i_mode", "i_ino"),
+    "vfsmount": ("mnt_root",),
+    "mount": ("mnt", "mnt_parent", "mnt_mountpoint"),
     "linux_binprm": ("filename",),
+}
+# Only where calls are chosen by cgroup: a kernel without cgroups lacks them.
+_CGROUP_MEMBERS: Final = {
+    "task_struct": ("cgroups",),
+    "css_set": ("dfl_cgrp", "subsys"),
+    "cgroup": ("kn", "self"),
+    "cgroup_subsys_state": ("cgroup", "parent"),
+    "kernfs_node": ("id",),
 }
 _ARCHITECTURES: Final = {
     "x86_64": ("ARCH_X86_64", "thread_info.status"),
@@ -60,7 +85,10 @@ _ARCHITECTURES: Final = {
 }
 
 _BPF_MAP_CREATE: Final = 0
+_BPF_PROG_LOAD: Final = 5
+_BPF_MAP_UPDATE_BATCH: Final = 26
 _BPF_MAP_TYPE_RINGBUF: Final = 27
+_BPF_PROG_TYPE_RAW_TRACEPOINT: Final = 17
 _BPF_SYSCALL_NUMBER: Final = {"x86_64": 321, "aarch64": 280}
 
 INSTALL_BCC: Final = (
@@ -106,6 +134,17 @@ def _wrong_bcc(path: str | None) -> str:
     return f"the module bcc at {path or 'an unknown place'} is not the BPF compiler's: uninstall it, and {INSTALL_BCC}"
 
 
+def lift_memory_limit() -> None:
+    """
+    Let maps be as large as they must be.
+
+    Until Linux 5.11 (commit "bpf: Eliminate rlimit-based memory accounting") they count as locked memory, all of a
+    user's together: a second agent, or any other BPF program, would leave none for us.
+    """
+    with suppress(OSError, ValueError):  # without CAP_SYS_RESOURCE: what there is may be enough
+        resource.setrlimit(resource.RLIMIT_MEMLOCK, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+
+
 def check_kernel() -> None:
     """
     Find out by trying whether this kernel and these privileges can do it.
@@ -140,17 +179,59 @@ def check_kernel() -> None:
         raise LoadError("no-btf", f"no {VMLINUX}: the kernel needs CONFIG_DEBUG_INFO_BTF")
 
 
-def offset_flags() -> list[str]:
-    """Return `-DSTRUCT_MEMBER=offset` for each member that `bpf/` reads, for the running kernel."""
+def has_task_btf() -> bool:
+    """
+    Return whether the kernel lets a program call bpf_get_current_task_btf() and bpf_task_pt_regs().
+
+    A program that does no more is loaded: to find out by compiling everything a second time would double the start
+    of those that may not.
+    """
+    # struct bpf_insn: code, registers (source << 4 | destination), offset, immediate value.
+    code = b"".join(
+        struct.pack("=BBhi", *instruction)
+        for instruction in (
+            (0x85, 0x00, 0, 158),  # r0 = bpf_get_current_task_btf()
+            (0xBF, 0x01, 0, 0),  # r1 = r0
+            (0x85, 0x00, 0, 175),  # r0 = bpf_task_pt_regs(r1)
+            (0xB7, 0x00, 0, 0),  # r0 = 0
+            (0x95, 0x00, 0, 0),  # return r0
+        )
+    )
+    instructions, licence = ctypes.create_string_buffer(code), ctypes.create_string_buffer(b"Dual BSD/GPL")
+    # prog_type, insn_cnt, insns, license, log_level, log_size, log_buf of union bpf_attr.
+    attributes = struct.pack(
+        "=IIQQIIQ",
+        *(_BPF_PROG_TYPE_RAW_TRACEPOINT, len(code) // 8),
+        *(ctypes.addressof(instructions), ctypes.addressof(licence), 0, 0, 0),
+    )
+    fd = ctypes.CDLL(None).syscall(
+        _BPF_SYSCALL_NUMBER[platform.machine()], _BPF_PROG_LOAD, attributes, len(attributes)
+    )
+    if fd >= 0:
+        os.close(fd)
+    return bool(fd >= 0)
+
+
+def offset_flags(subsystem: str | None, *, has_cgroups: bool) -> list[str]:
+    """
+    Return `-DSTRUCT_MEMBER=offset` for each member that `bpf/` reads, for the running kernel.
+
+    Args:
+        subsystem: The controller whose index in css_set.subsys is CGROUP_SUBSYSTEM; None: not needed.
+        has_cgroups: Whether members of cgroups are read.
+    """
     macro, compat = _ARCHITECTURES[platform.machine()]
+    wanted = [*_MEMBERS.items(), *(_CGROUP_MEMBERS.items() if has_cgroups else ())]
     try:
         btf = Btf(VMLINUX.read_bytes())
         flags = [
             f"-D{structure}_{member}".replace(".", "_").upper() + f"={btf.offset_of(structure, member)}"
-            for structure, members in _MEMBERS.items()
+            for structure, members in wanted
             for member in members
         ]
         flags.append(f"-DTASK_STRUCT_COMPAT_FLAGS={btf.offset_of('task_struct', compat)}")
+        if subsystem is not None:
+            flags.append(f"-DCGROUP_SUBSYSTEM={btf.enumerator('cgroup_subsys_id', f'{subsystem}_cgrp_id')}")
     except (KeyError, ValueError, OSError) as error:
         raise LoadError("bad-btf", f"{VMLINUX} lacks what is needed: {error}") from error
     return [f"-D{macro}", *flags]
@@ -184,28 +265,34 @@ def in_parallel(work: Callable[[], list[str]]) -> Callable[[], list[str]]:
     return result
 
 
+def read_source(bpf_dir: str) -> str:
+    """Return the text of all programs."""
+    return "".join(f'#line 1 "{name}"\n{Path(bpf_dir, name).read_text()}' for name in SOURCES)
+
+
+def kernel_flags(cflags: list[str]) -> list[str]:
+    """Return the macros that *cflags* need of the running kernel."""
+    asked = dict(flag.removeprefix("-D").partition("=")[::2] for flag in cflags)
+    has_cgroups = "SELECT_CGROUP" in asked or "EXCLUDE_CGROUP" in asked
+    return offset_flags(asked.get("CGROUP_SUBSYSTEM"), has_cgroups=has_cgroups)
+
+
 def load(request: dict[str, Any]) -> Any:
     """Compile, load and attach; return the bcc object that keeps it all alive."""
+    lift_memory_limit()
     check_kernel()
-    offsets = in_parallel(offset_flags)
+    bpf_dir, cflags = request["bpf_dir"], request["cflags"]
+    of_kernel = in_parallel(lambda: kernel_flags(cflags))
     bcc = import_bcc()
-    bpf_dir = request["bpf_dir"]
     os.environ["BCC_KERNEL_SOURCE"] = bpf_dir
-    # Without debug information: nothing reads it, and it costs 30 ms.
-    flags = ["-g0", f"-I{bpf_dir}", *offsets(), *request["cflags"]]
-    source = "".join(f'#line 1 "{name}"\n{Path(bpf_dir, name).read_text()}' for name in SOURCES)
     try:
-        # Tried, not asked by version: distributions backport.
-        module = compile_and_load(bcc, source, [*flags, "-DHAVE_TASK_BTF"])
-    except Exception:  # noqa: BLE001 (bcc raises Exception itself)
-        try:
-            module = compile_and_load(bcc, source, flags)
-        except Exception as error:
-            raise LoadError("load", f"the BPF programs do not load on this kernel: {error}") from error
-    table = module["syscall_table"]
-    for index, entry in enumerate(bytes.fromhex(request["syscall_table"])):
-        if entry:
-            table[ctypes.c_int(index)] = ctypes.c_ubyte(entry)
+        module = compile_and_load(bcc, bpf_dir, [*cflags, *of_kernel()])
+    except LoadError:
+        raise
+    except Exception as error:  # bcc raises Exception itself
+        raise LoadError("load", f"the BPF programs do not load on this kernel: {error}") from error
+    for name, (keys, values, count) in request["contents"].items():
+        fill(module[name].map_fd, base64.b64decode(keys), base64.b64decode(values), count)
     for tracepoint in LINKS:
         try:
             module.attach_raw_tracepoint(tp=tracepoint.encode(), fn_name=f"on_{tracepoint}".encode())
@@ -214,9 +301,26 @@ def load(request: dict[str, Any]) -> Any:
     return module
 
 
-def compile_and_load(bcc: Any, text: str, flags: list[str]) -> Any:
-    """Compile *text* and load all its programs into the kernel, none attached yet."""
-    module = bcc.BPF(text=text.encode(), cflags=flags)
+def fill(fd: int, keys: bytes, values: bytes, count: int) -> None:
+    """Write *count* elements to the map *fd* (BPF_MAP_UPDATE_BATCH, since 5.6)."""
+    # in_batch, out_batch, keys, values, count, map_fd, elem_flags, flags of union bpf_attr.
+    key_buffer, value_buffer = ctypes.create_string_buffer(keys), ctypes.create_string_buffer(values)
+    attributes = struct.pack(
+        "=QQQQIIQQ", 0, 0, ctypes.addressof(key_buffer), ctypes.addressof(value_buffer), count, fd, 0, 0
+    )
+    libc = ctypes.CDLL(None, use_errno=True)
+    number = _BPF_SYSCALL_NUMBER[platform.machine()]
+    if libc.syscall(number, _BPF_MAP_UPDATE_BATCH, attributes, len(attributes)):
+        raise LoadError("load", f"cannot fill a map: {os.strerror(ctypes.get_errno())}")
+
+
+def compile_and_load(bcc: Any, bpf_dir: str, macros: list[str]) -> Any:
+    """Compile what is in *bpf_dir* and load all programs into the kernel, none attached yet."""
+    # Of a macro that is given twice the last one counts. Without debug information: nothing reads it, and it costs 30 ms.
+    cflags = ["-g0", "-Wno-macro-redefined", f"-I{bpf_dir}", *macros]
+    if has_task_btf():
+        cflags.append("-DHAVE_TASK_BTF")
+    module = bcc.BPF(text=read_source(bpf_dir).encode(), cflags=cflags)
     for tracepoint in LINKS:
         module.load_func(f"on_{tracepoint}".encode(), bcc.BPF.RAW_TRACEPOINT)
     return module
@@ -230,11 +334,11 @@ def descriptors(module: Any) -> list[int]:
 
 
 def main() -> None:
-    """Serve one request: `SOCKET_FD JSON` on the command line."""
+    """Serve one request: JSON on standard input, the number of the socket's descriptor on the command line."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored by some that start us, and then inherited
     channel = socket.socket(fileno=int(sys.argv[1]))
     try:
-        module = load(json.loads(sys.argv[2]))
+        module = load(json.load(sys.stdin))
     except LoadError as error:
         channel.sendall(json.dumps({"error": error.kind, "message": str(error)}).encode())
         os._exit(1)

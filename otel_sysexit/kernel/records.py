@@ -6,13 +6,20 @@ Every dtype is packed and little-endian.
 """
 
 import enum
+from typing import Any
 
 import numpy as np
 
-VERSION = 1
-STRING_LIMIT = 255
+VERSION = 2
+STRING_LIMIT_DEFAULT = 256
 NR_LIMIT = 1024
 ABI_COUNT = 5
+EXEC_STRINGS = 0x8000
+"""`cpu` of strings that tell of an exec, from here on."""
+TIDS_TOLD_APART = 65_536
+"""Threads whose ids are equal modulo this share an element of `attached_by_tid`."""
+SAMPLED_OUT_AT_ENTER = 1
+"""A slot's `start_ns` that is no time."""
 
 CALL = np.dtype(
     [
@@ -28,20 +35,30 @@ CALL = np.dtype(
         ("string_cpu", "<u2"),
         ("abi", "u1"),
         ("kind_flags", "u1"),
+        ("files", "<u4", (2,)),
+        ("threshold", "<u4"),
+        ("reserved", "<u4"),
     ]
 )
 
-STRING = np.dtype(
-    [
-        ("seq", "<u4"),
-        ("cpu", "<u2"),
-        ("role", "u1"),
-        ("reserved", "u1"),
-        ("length", "<i4"),
-        ("reserved2", "<u4"),
-        ("text", "u1", (264,)),
-    ]
-)
+
+def string_dtype(limit: int = STRING_LIMIT_DEFAULT) -> np.dtype[Any]:
+    """Return the dtype of string records that keep *limit* bytes; their `text` is a little longer."""
+    return np.dtype(
+        [
+            ("ino", "<u8"),
+            ("seq", "<u4"),
+            ("mode", "<u4"),
+            ("length", "<i4"),
+            ("cpu", "<u2"),
+            ("role", "u1"),
+            ("reserved", "u1"),
+            ("text", "u1", ((limit + 2 + 7) // 8 * 8,)),
+        ]
+    )
+
+
+STRING = string_dtype()
 
 TASK = np.dtype(
     [
@@ -74,14 +91,50 @@ SLOT = np.dtype(
         ("abi", "u1"),
         ("state", "u1"),
         ("has_execed", "u1"),
-        ("reserved", "u1", (3,)),
+        ("was_target", "u1"),
+        ("reserved", "u1", (2,)),
         ("file", "<u4"),
-        ("reserved2", "<u4"),
+        ("threshold", "<u4"),
     ]
 )
 
-SAMPLED_OUT_NS = 1
-"""`start_ns` in a slot whose call is in flight and will be no span; 0: no call is in flight."""
+SELECTOR_KEY = np.dtype([("kind", "<u8"), ("value", "<u8", (2,))])
+GLOB_SIZE = 264
+GLOB_LENGTH_MAX = 255
+
+RATE = np.dtype(
+    [
+        ("threshold", "<u4"),
+        ("budget", "<u4"),
+        ("kept_budget", "<u4"),
+        ("emitted", "<u4"),
+        ("kept", "<u4"),
+        ("reserved", "<u4"),
+    ]
+)
+
+
+class Entry(enum.IntFlag):
+    """Bits of an entry of `syscall_table` beside the places of arguments (shifts, three bits each: 1 + index)."""
+
+    IS_ADDRESS_OUT = 1 << 18
+    IS_BIRTH = 1 << 30
+    IS_WANTED = 1 << 31
+
+
+class Selector(enum.IntEnum):
+    """What threads are chosen or left out by."""
+
+    PID = 0
+    TID = 1
+    UID = 2
+    COMM = 3
+    CGROUP = 4
+
+
+SELECTOR_EXCLUDED = 8
+ERRNO_IS_WANTED = 1
+ERRNO_IS_KEPT = 2
 
 
 class CallKind(enum.IntEnum):
@@ -103,6 +156,9 @@ class StringRole(enum.IntEnum):
     SECOND_PATH = 1
     COMMAND = 2
     EXECUTABLE = 3
+    ARGV = 4
+    ADDRESS = 5
+    FILE = 6
 
 
 class TaskKind(enum.IntEnum):
@@ -122,6 +178,7 @@ class SlotState(enum.IntEnum):
     NEWBORN = 1
     ATTACHED = 2
     LAUNCHING = 3
+    EXCLUDED = 4
 
 
 class Ledger(enum.IntEnum):
@@ -130,12 +187,17 @@ class Ledger(enum.IntEnum):
     SEEN = 0
     FILTERED_SUCCEEDED = 1
     FILTERED_SHORT = 2
-    EMITTED = 3
-    DROPPED_RING_FULL = 4
-    DROPPED_OVERWRITTEN = 5
-    UNPAIRED_START = 6
-    UNPAIRED_ATTACH = 7
-    THREADS_UNFOLLOWED = 8
-    STRINGS_DROPPED = 9
-    STRINGS_UNREADABLE = 10
-    TASKS_DROPPED = 11
+    FILTERED_ERRNO = 3
+    FILTERED_EXCLUDED = 4
+    SAMPLED_OUT = 5
+    EMITTED = 6
+    DROPPED_RING_FULL = 7
+    DROPPED_PENDING_FULL = 8
+    DROPPED_OVERWRITTEN = 9
+    UNPAIRED_START = 10
+    UNPAIRED_ATTACH = 11
+    THREADS_UNFOLLOWED = 12
+    STRINGS_DROPPED = 13
+    STRINGS_UNREADABLE = 14
+    TASKS_DROPPED = 15
+    KEEP_REFUSED = 16

@@ -5,22 +5,29 @@ import socket
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
-from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue, ArrayValue, KeyValue
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 
 from otel_sysexit import __version__
 from otel_sysexit import attributes as names
 from otel_sysexit.identity import Image
 
+Value: TypeAlias = str | bool | int | float | tuple[str, ...]
+"""Of an attribute."""
 _GO_ARCHITECTURES: Final = {"x86_64": "amd64", "aarch64": "arm64"}
 # What was observed is never overridden by anybody's OTEL_RESOURCE_ATTRIBUTES.
 _OBSERVED: Final = ("process.", "host.", "os.", "telemetry.", "container.", "k8s.")
 
 
-def key_value(key: str, value: str | float | bool) -> KeyValue:
-    """Return an attribute as OTLP has it."""
+def key_value(key: str, value: Value) -> KeyValue:
+    """Return an attribute as OTLP has it; texts must be valid UTF-8."""
+    if isinstance(value, tuple):
+        return KeyValue(
+            key=key,
+            value=AnyValue(array_value=ArrayValue(values=[AnyValue(string_value=text) for text in value])),
+        )
     if isinstance(value, bool):
         return KeyValue(key=key, value=AnyValue(bool_value=value))
     if isinstance(value, int):
@@ -48,7 +55,7 @@ def host_attributes() -> dict[str, str]:
     return {key: value for key, value in found.items() if value}
 
 
-def image_attributes(image: Image, extra: Mapping[str, str]) -> dict[str, str | int]:
+def image_attributes(image: Image, extra: Mapping[str, str]) -> dict[str, Value]:
     """
     Return the Resource attributes of *image*.
 
@@ -58,7 +65,7 @@ def image_attributes(image: Image, extra: Mapping[str, str]) -> dict[str, str | 
     """
     process = image.process
     given = {key: value for key, value in extra.items() if not key.startswith("service.")}
-    found: dict[str, str | int] = {
+    found: dict[str, Value] = {
         key: value
         for key, value in {**given, **image.environment_attributes}.items()
         if not key.startswith(_OBSERVED)
@@ -72,6 +79,7 @@ def image_attributes(image: Image, extra: Mapping[str, str]) -> dict[str, str | 
     known = {
         names.PROCESS_EXECUTABLE_PATH: image.executable_path,
         names.PROCESS_COMMAND: image.command,
+        names.PROCESS_COMMAND_ARGS: image.command_args,
         names.PROCESS_OWNER: image.owner,
     }
     return found | {key: value for key, value in known.items() if value} | host_attributes()
@@ -84,13 +92,15 @@ def iso_8601(unix_ns: int) -> str:
 
 
 def encode_resource(image: Image, extra: Mapping[str, str]) -> bytes:
-    """Return the serialized Resource of *image*; texts must be valid UTF-8 and are made so."""
+    """Return the serialized Resource of *image*."""
     found = image_attributes(image, extra)
     return Resource(
-        attributes=[
-            key_value(
-                key, value if isinstance(value, int) else value.encode(errors="backslashreplace").decode()
-            )
-            for key, value in found.items()
-        ]
+        attributes=[key_value(key, _with_valid_text(value)) for key, value in found.items()]
     ).SerializeToString()
+
+
+def _with_valid_text(value: Value) -> Value:
+    """Return *value* with texts made valid UTF-8."""
+    if isinstance(value, tuple):
+        return tuple(text.encode(errors="backslashreplace").decode() for text in value)
+    return value.encode(errors="backslashreplace").decode() if isinstance(value, str) else value

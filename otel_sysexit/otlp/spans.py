@@ -18,10 +18,12 @@ from opentelemetry.proto.trace.v1 import trace_pb2
 
 from otel_sysexit import __version__
 from otel_sysexit import attributes as names
+from otel_sysexit.addresses import Family
 from otel_sysexit.calls import Calls, Outcome
 from otel_sysexit.identity import Image
 from otel_sysexit.otlp.request import Request
 from otel_sysexit.otlp.resources import encode_resource, key_value
+from otel_sysexit.otlp.shapes import FileText, Shape, distinct, pack_shapes, unpack_shape
 from otel_sysexit.otlp.stamp import (
     VARINT_WIDTH,
     Column,
@@ -34,25 +36,27 @@ from otel_sysexit.otlp.stamp import (
     random_mark,
     varint,
 )
-from otel_sysexit.syscalls import Kind, Kinds, errno_name
+from otel_sysexit.sampling import Thresholds, trace_state
+from otel_sysexit.syscalls import Kind, errno_name
+from otel_sysexit.texts import Texts
 from otel_sysexit.traces import Placement, Span
 
 REQUEST_BYTES_MAX: Final = 1 << 20
 """Size of a request, but for its last process's Resource: well below the 4 MiB that gRPC servers accept by default."""
 FLAGS: Final = 0x103
 """Span.flags: sampled, random trace id, and "the parent is known to be local" (trace.proto; W3C level 2)."""
-TRACE_STATE: Final = "ot=th:0"
-"""Sampling threshold 0: every call that passed the filters is here (tracestate-probability-sampling.md)."""
-
 _COLUMNS: Final = (
     *("trace_id", "span_id", "parent_span_id", "start", "end", "tid", "thread_name", "ret"),
-    *("arg0", "arg1", "arg2", "arg3", "arg4", "arg5", "path0", "path1"),
+    *("arg0", "arg1", "arg2", "arg3", "arg4", "arg5", "path0", "path1", "file0", "file1"),
+    *("address", "port", "threshold", "probability"),
 )
 _TID_WIDTH: Final = 5
+_PORT_WIDTH: Final = 3
 _NAME_WIDTH: Final = 63
 _STAMPS_MAX: Final = 16_384
 _SCOPE: Final = field(1, InstrumentationScope(name="otel_sysexit", version=__version__).SerializeToString())
 _SCHEMA: Final = field(3, names.SCHEMA_URL.encode())
+_CALLS_WITH_OWN_ADDRESS: Final = frozenset({"bind", "getsockname"})
 _HAS_VALUE: Final = (Outcome.SUCCEEDED, Outcome.FAILED, Outcome.BENIGN)
 
 
@@ -114,32 +118,13 @@ class _RequestBuilder:
         return Request(b"".join(out), calls=counts[True], spans=counts[False])
 
 
-class _Shape(NamedTuple):
-    """What decides the layout of a call's span: calls of one shape differ in fixed-width places only."""
-
-    kind: int
-    outcome: int
-    is_executed: int
-    errno: int
-    name_length: int
-    has_first_path: int
-    first_path_length: int
-    has_second_path: int
-    second_path_length: int
-    is_cut: int
-    has_args: int
-
-
-_SHAPE_BITS: Final = _Shape(14, 3, 1, 12, 6, 1, 8, 1, 8, 1, 1)
-
-
 class SpanEncoder:
     """Encodes batches; keeps templates and Resources it made before."""
 
     def __init__(self, resource_attributes: Mapping[str, str]) -> None:
         """*resource_attributes*: of the agent's own environment, added to every Resource with the lowest priority."""
         self._extra = resource_attributes
-        self._stamps: dict[int, Stamp] = {}
+        self._stamps: dict[tuple[int, ...], Stamp] = {}
         self._resources: WeakKeyDictionary[Image, bytes] = WeakKeyDictionary()
 
     def encode(
@@ -178,22 +163,25 @@ class SpanEncoder:
         image = image_of_thread[calls.thread]
         order = np.argsort(image, kind="stable")
         thread_names, name_lengths = _thread_names(calls)
-        shapes, which = np.unique(_pack_shapes(calls, name_lengths[calls.thread])[order], return_inverse=True)
+        thresholds = Thresholds(calls.threshold)
+        packed = pack_shapes(calls, name_lengths[calls.thread], thresholds)
+        shapes, which = distinct([word[order] for word in packed])
         if len(self._stamps) > _STAMPS_MAX:
             self._stamps.clear()
-        stamps = [self._stamp(shape, calls.kinds) for shape in shapes.tolist()]
-        view, bounds = print_all(stamps, which, _columns(calls, placement, thread_names, order))
+        stamps = [self._stamp(shape, calls) for shape in shapes]
+        view, bounds = print_all(stamps, which, _columns(calls, placement, thread_names, thresholds, order))
         firsts = np.searchsorted(image[order], np.arange(len(images) + 1)).tolist()
         for owner, first, end in zip(images, firsts, firsts[1:], strict=False):
             if first < end:
                 piece = _Piece(view[bounds[first] : bounds[end]], bounds[first : end + 1], is_call=True)
                 pieces.setdefault(owner, []).append(piece)
 
-    def _stamp(self, packed: int, kinds: Kinds) -> Stamp:
+    def _stamp(self, packed: tuple[int, ...], calls: Calls) -> Stamp:
         stamp = self._stamps.get(packed)
         if stamp is None:
-            shape = _unpack_shape(packed)
-            stamp = self._stamps[packed] = _make_stamp(shape, kinds[shape.kind])
+            shape = unpack_shape(packed)
+            texts = calls.argument_texts[shape.argument_text]
+            stamp = self._stamps[packed] = _make_stamp(shape, calls.kinds[shape.kind], texts)
         return stamp
 
 
@@ -208,47 +196,15 @@ def _thread_names(calls: Calls) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.u
     return table, lengths
 
 
-def _pack_shapes(calls: Calls, name_length: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-    """Return each call's shape as one number."""
-    has_path = calls.path_row >= 0
-    row = np.where(has_path, calls.path_row, 0)
-    if len(calls.paths.length):
-        length = np.where(has_path, calls.paths.length[row], 0)
-        is_cut = (has_path & calls.paths.is_cut[row]).any(axis=1)
-    else:
-        length = np.zeros(has_path.shape, np.uint16)
-        is_cut = np.zeros(len(calls), np.bool_)
-    members = (
-        calls.kind,
-        calls.outcome,
-        calls.is_executed,
-        calls.errno,
-        name_length,
-        has_path[:, 0],
-        length[:, 0],
-        has_path[:, 1],
-        length[:, 1],
-        is_cut,
-        calls.has_args,
-    )  # in the order of _Shape
-    packed = np.zeros(len(calls), np.uint64)
-    for bits, member in zip(_SHAPE_BITS, members, strict=True):
-        packed = packed << np.uint64(bits) | np.asarray(member).astype(np.uint64)
-    return packed
-
-
-def _unpack_shape(packed: int) -> _Shape:
-    members = []
-    for bits in reversed(_SHAPE_BITS):
-        members.append(packed & (1 << bits) - 1)
-        packed >>= bits
-    return _Shape(*reversed(members))
-
-
 def _columns(
-    calls: Calls, placement: Placement, thread_names: npt.NDArray[np.uint8], order: npt.NDArray[np.intp]
+    calls: Calls,
+    placement: Placement,
+    thread_names: npt.NDArray[np.uint8],
+    thresholds: Thresholds,
+    order: npt.NDArray[np.intp],
 ) -> list[Column]:
     """Return the bytes of each of `_COLUMNS` for the rows asked for, of the calls in *order*."""
+    addresses = calls.addresses
 
     def fixed(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint8]:
         return np.ascontiguousarray(values, "<u8").view(np.uint8).reshape(-1, 8)
@@ -256,8 +212,8 @@ def _columns(
     def number(values: npt.NDArray[Any], width: int = VARINT_WIDTH) -> Column:
         return lambda rows: encode_varints(values[order[rows]], width)
 
-    def path(role: int) -> Column:
-        return lambda rows: calls.paths.text[calls.path_row[order[rows], role]]
+    def text(texts: Texts, row: npt.NDArray[np.int32]) -> Column:
+        return lambda rows: texts.text[row[order[rows]]]
 
     return [
         lambda rows: placement.trace_id[placement.context[order[rows]]],
@@ -269,13 +225,19 @@ def _columns(
         lambda rows: thread_names[calls.thread[order[rows]]],
         number(calls.ret),
         *(number(calls.args[:, index]) for index in range(6)),
-        path(0),
-        path(1),
+        text(calls.paths, calls.path_row[:, 0]),
+        text(calls.paths, calls.path_row[:, 1]),
+        text(calls.files, calls.file_row[:, 0]),
+        text(calls.files, calls.file_row[:, 1]),
+        text(addresses.texts, calls.address_row),
+        lambda rows: encode_varints(addresses.port[calls.address_row[order[rows]]], _PORT_WIDTH),
+        lambda rows: thresholds.text[thresholds.row[order[rows]]],
+        lambda rows: fixed(thresholds.probability[thresholds.row[order[rows]]].view(np.uint64)),
     ]
 
 
-def _make_stamp(shape: _Shape, kind: Kind) -> Stamp:
-    """Serialize one span of *shape* with marks where calls differ."""
+def _make_stamp(shape: Shape, kind: Kind, argument_texts: tuple[str | None, ...]) -> Stamp:
+    """Serialize one span of *shape* with marks where calls differ; arguments that have a text are given by it."""
     trace_id, span_id, parent_span_id = random_mark(16), random_mark(8), random_mark(8)
     start, end = random_mark(8), random_mark(8)
     outcome = Outcome(shape.outcome)
@@ -283,7 +245,7 @@ def _make_stamp(shape: _Shape, kind: Kind) -> Stamp:
         trace_id=trace_id,
         span_id=span_id,
         parent_span_id=parent_span_id,
-        trace_state=TRACE_STATE,
+        trace_state=trace_state("x" * shape.threshold_length if shape.threshold_length else "0"),
         flags=FLAGS,
         name=kind.name,
         kind=trace_pb2.Span.SPAN_KIND_INTERNAL,
@@ -298,7 +260,10 @@ def _make_stamp(shape: _Shape, kind: Kind) -> Stamp:
         "end": Mark(end, 8),
     }
 
-    def add(key: str, value: str | int | bool) -> bytes:
+    if shape.threshold_length:
+        marks["threshold"] = Mark(span.trace_state.encode(), shape.threshold_length)
+
+    def add(key: str, value: str | float | bool) -> bytes:
         attribute = key_value(key, value)
         span.attributes.append(attribute)
         return attribute.SerializeToString()
@@ -318,13 +283,17 @@ def _make_stamp(shape: _Shape, kind: Kind) -> Stamp:
         add_number(names.SYSCALL_RETURN_VALUE, "ret")
     if outcome == Outcome.FAILED:
         span.status.code = trace_pb2.Status.STATUS_CODE_ERROR
+    if shape.threshold_length:
+        marks["probability"] = Mark(add(names.SAMPLING_PROBABILITY, 0.5), 8)
     for key, value in _constants(shape, kind).items():
         add(key, value)
-    _add_arguments(shape, kind, add_number, add_text)
+    adder = _Adder(add, add_number, add_text)
+    _add_arguments(shape, kind, argument_texts, adder)
+    _add_address(shape, kind, adder)
     return Stamp(trace_pb2.ScopeSpans(spans=[span]).SerializeToString(), marks, _COLUMNS)
 
 
-def _constants(shape: _Shape, kind: Kind) -> dict[str, str | int | bool]:
+def _constants(shape: Shape, kind: Kind) -> dict[str, str | int | bool]:
     """Return the attributes that all calls of *shape* share, for those that did not plainly succeed."""
     found: dict[str, str | int | bool] = {}
     if shape.errno:
@@ -339,27 +308,58 @@ def _constants(shape: _Shape, kind: Kind) -> dict[str, str | int | bool]:
         found[names.SYSCALL_EXECUTED] = False
     if shape.is_cut:
         found[names.SYSCALL_TRUNCATED] = True
+    if shape.family == Family.UNIX:
+        found[names.NETWORK_TRANSPORT] = "unix"
+    elif shape.family:
+        found[names.NETWORK_TYPE] = "ipv4" if shape.family == Family.IPV4 else "ipv6"
     return found
 
 
-def _add_arguments(
-    shape: _Shape,
-    kind: Kind,
-    add_number: Callable[[str, str], None],
-    add_text: Callable[[str, str, int], None],
-) -> None:
-    """Add `file.path` and the arguments: paths as text where they were read, all else as numbers."""
-    if shape.has_first_path:
-        add_text(names.FILE_PATH, "path0", shape.first_path_length)
+class _Adder(NamedTuple):
+    """Adds attributes to a template."""
+
+    constant: Callable[[str, str], bytes]
+    number: Callable[..., None]
+    """Of a key, a column and, if it is not that of any number, a width."""
+    text: Callable[[str, str, int], None]
+    """Of a key, a column and a length."""
+
+
+def _add_arguments(shape: Shape, kind: Kind, texts: tuple[str | None, ...], add: _Adder) -> None:
+    """Add `file.path` and the arguments: by *texts* where there is one, paths as text where they were read, else as numbers."""
     paths = [argument for argument in kind.arguments if argument.is_path]
+    # A path that is empty means the descriptor (AT_EMPTY_PATH); one that could not be read may mean anything.
+    is_path_empty = shape.has_first_path and not shape.first_path_length
+    is_file_by_descriptor = shape.first_file == FileText.PATH and (is_path_empty or not paths)
+    if shape.has_first_path and not is_file_by_descriptor:
+        add.text(names.FILE_PATH, "path0", shape.first_path_length)
     if shape.has_second_path:
-        add_text(names.SYSCALL_ARGUMENT + paths[1].name, "path1", shape.second_path_length)
+        add.text(names.SYSCALL_ARGUMENT + paths[1].name, "path1", shape.second_path_length)
+    files = ((shape.first_file, shape.first_file_length), (shape.second_file, shape.second_file_length))
+    for index, ((file, length), argument) in enumerate(zip(files, kind.descriptors, strict=False)):
+        if index == 0 and is_file_by_descriptor:
+            add.text(names.FILE_PATH, "file0", length)
+        elif file != FileText.NONE:
+            add.text(names.SYSCALL_DESCRIPTOR + argument.name, f"file{index}", length)
     if not shape.has_args:
         return
-    as_text = paths[: shape.has_first_path] + (paths[1:2] if shape.has_second_path else [])
-    for index, argument in enumerate(kind.arguments):
-        if argument not in as_text:
-            add_number(names.SYSCALL_ARGUMENT + argument.name, f"arg{index}")
+    as_path = paths[: shape.has_first_path] + (paths[1:2] if shape.has_second_path else [])
+    for index, (argument, text) in enumerate(zip(kind.arguments, texts, strict=False)):
+        if text is not None:
+            add.constant(names.SYSCALL_ARGUMENT + argument.name, text)
+        elif argument not in as_path:
+            add.number(names.SYSCALL_ARGUMENT + argument.name, f"arg{index}")
+
+
+def _add_address(shape: Shape, kind: Kind, add: _Adder) -> None:
+    """Add the socket address: the caller's own one or that of the other end."""
+    if not shape.family:
+        return
+    is_local = kind.name in _CALLS_WITH_OWN_ADDRESS
+    key = names.NETWORK_LOCAL_ADDRESS if is_local else names.NETWORK_PEER_ADDRESS
+    add.text(key, "address", shape.address_length)
+    if shape.family != Family.UNIX:
+        add.number(names.NETWORK_LOCAL_PORT if is_local else names.NETWORK_PEER_PORT, "port", _PORT_WIDTH)
 
 
 def _span_message(span: Span) -> trace_pb2.Span:
@@ -368,7 +368,7 @@ def _span_message(span: Span) -> trace_pb2.Span:
         trace_id=span.trace_id,
         span_id=span.span_id.to_bytes(8, "little"),
         parent_span_id=span.parent_span_id.to_bytes(8, "little") if span.parent_span_id else b"",
-        trace_state=TRACE_STATE,
+        trace_state=span.trace_state,
         flags=FLAGS,
         name=span.name,
         kind=trace_pb2.Span.SPAN_KIND_INTERNAL,
@@ -381,7 +381,7 @@ def _span_message(span: Span) -> trace_pb2.Span:
             trace_id=link.trace_id,
             span_id=link.span_id.to_bytes(8, "little"),
             attributes=[key_value(key, value) for key, value in link.attributes.items()],
-            trace_state=TRACE_STATE,
+            trace_state=link.trace_state,
             flags=FLAGS,
         )
     if span.is_error:

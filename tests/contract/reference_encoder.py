@@ -7,10 +7,13 @@ here. What the SDK cannot express is corrected in `_correct`, each gap with its 
 
 import errno
 import platform
+import re
 import socket
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from fractions import Fraction
 from pathlib import Path
+from typing import TypeAlias
 
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
@@ -20,9 +23,13 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags, TraceState
 
 import otel_sysexit
+from otel_sysexit.addresses import Family
 from otel_sysexit.calls import Calls, Outcome
 from otel_sysexit.identity import Image
+from otel_sysexit.texts import Texts
 from otel_sysexit.traces import Placement, Span
+
+Attribute: TypeAlias = tuple[str, str | int | float | bool]
 
 SCHEMA_URL = "https://opentelemetry.io/schemas/1.44.0"
 SCOPE = InstrumentationScope("otel_sysexit", otel_sysexit.__version__, SCHEMA_URL)
@@ -45,7 +52,7 @@ def encode(
 
     readable = [_call_span(calls, placement, row, resource_of) for row in range(len(calls))]
     readable += [_other_span(span, resource_of(span.image)) for span in spans]
-    return _correct(encode_spans(readable))
+    return _correct(encode_spans(readable), {span.span_id.to_bytes(8, "little"): span for span in spans})
 
 
 def merge(requests: Iterable[ExportTraceServiceRequest]) -> ExportTraceServiceRequest:
@@ -97,41 +104,43 @@ def _sort_attributes(message: object) -> None:
     message.attributes.sort(key=lambda attribute: attribute.key)
 
 
-def _correct(request: ExportTraceServiceRequest) -> ExportTraceServiceRequest:
-    """Say what the SDK's encoder does not."""
+def _correct(request: ExportTraceServiceRequest, others: Mapping[bytes, Span]) -> ExportTraceServiceRequest:
+    """Say what the SDK's encoder does not; *others* are the spans that are no calls, by id."""
     for resource_spans in request.resource_spans:
         for scope_spans in resource_spans.scope_spans:
             for span in scope_spans.spans:
                 span.flags = FLAGS  # it leaves out the trace flags
-                for link in span.links:
+                given = others[span.span_id].links if span.links else ()
+                for link, known in zip(span.links, given, strict=True):
                     link.flags = FLAGS
-                    link.trace_state = "ot=th:0"  # it leaves out a link's
+                    link.trace_state = known.trace_state  # it leaves out a link's
                 if not span.status.code:
                     span.ClearField("status")  # it writes an empty message for "unset"
     return request
 
 
-def _context(trace_id: bytes, span_id: int) -> SpanContext:
+def _context(trace_id: bytes, span_id: int, trace_state: str) -> SpanContext:
     """Return a context; our ids are numbers whose little-endian bytes are the span's id."""
     return SpanContext(
         trace_id=int.from_bytes(trace_id, "big"),
         span_id=int.from_bytes(span_id.to_bytes(8, "little"), "big"),
         is_remote=False,
         trace_flags=TraceFlags(0x03),
-        trace_state=TraceState([("ot", "th:0")]),
+        trace_state=TraceState.from_header([trace_state]),
     )
 
 
 def _call_span(calls: Calls, placement: Placement, row: int, resource_of) -> ReadableSpan:
     thread = calls.threads[calls.thread[row]]
     context = int(placement.context[row])
+    state = f"ot=th:{_threshold_digits(calls, row)}"
     trace_id = placement.trace_id[context].tobytes()
     start = int(calls.start_unix_ns[row])
     has_failed = calls.outcome[row] == Outcome.FAILED
     return ReadableSpan(
         name=calls.kinds[calls.kind[row]].name,
-        context=_context(trace_id, int(placement.span_id[row])),
-        parent=_context(trace_id, int(placement.parent_span_id[context])),
+        context=_context(trace_id, int(placement.span_id[row]), state),
+        parent=_context(trace_id, int(placement.parent_span_id[context]), state),
         resource=resource_of(thread.image),
         attributes=dict(_call_attributes(calls, row)),
         kind=SpanKind.INTERNAL,
@@ -142,7 +151,13 @@ def _call_span(calls: Calls, placement: Placement, row: int, resource_of) -> Rea
     )
 
 
-def _call_attributes(calls: Calls, row: int) -> Iterator[tuple[str, str | int | bool]]:
+def _threshold_digits(calls: Calls, row: int) -> str:
+    """Return the 56-bit threshold as specified: 14 hexadecimal digits, those at the end left out that are 0."""
+    rejected = int(calls.threshold[row]) << 24
+    return "0" if rejected == 0 else re.sub("0*$", "", f"{rejected:014x}")
+
+
+def _call_attributes(calls: Calls, row: int) -> Iterator[Attribute]:
     kind = calls.kinds[calls.kind[row]]
     yield "syscall.name", kind.name
     yield "syscall.number", kind.number
@@ -150,14 +165,18 @@ def _call_attributes(calls: Calls, row: int) -> Iterator[tuple[str, str | int | 
     yield "thread.id", int(calls.tid[row])
     yield "thread.name", calls.threads[calls.thread[row]].name
     yield from _outcome_attributes(calls, row)
+    if calls.threshold[row]:
+        yield "syscall.sampling.probability", float(1 - Fraction(int(calls.threshold[row]), 2**32))
     if kind.restarts is not None:
         yield "syscall.restarts", kind.restarts
     if not calls.is_executed[row]:
         yield "syscall.executed", False
+    yield from _path_attributes(calls, row)
     yield from _argument_attributes(calls, row)
+    yield from _address_attributes(calls, row)
 
 
-def _outcome_attributes(calls: Calls, row: int) -> Iterator[tuple[str, str | int | bool]]:
+def _outcome_attributes(calls: Calls, row: int) -> Iterator[Attribute]:
     outcome = Outcome(calls.outcome[row])
     code = int(calls.errno[row])
     if outcome in (Outcome.SUCCEEDED, Outcome.FAILED, Outcome.BENIGN):
@@ -170,37 +189,76 @@ def _outcome_attributes(calls: Calls, row: int) -> Iterator[tuple[str, str | int
         yield "syscall.interrupted", True
 
 
-def _argument_attributes(calls: Calls, row: int) -> Iterator[tuple[str, str | int | bool]]:
+def _text_of(texts: Texts, row: int) -> str | None:
+    return None if row < 0 else texts.text[row, : texts.length[row]].tobytes().decode()
+
+
+def _path_attributes(calls: Calls, row: int) -> Iterator[Attribute]:
+    """Yield what is known of paths and descriptors."""
+    arguments = calls.kinds[calls.kind[row]].arguments
+    path_names = [argument.name for argument in arguments if argument.is_path]
+    descriptor_names = [argument.name for argument in arguments if argument.is_descriptor]
+    first, second = (_text_of(calls.paths, found) for found in calls.path_row[row].tolist())
+    files = [_text_of(calls.files, found) for found in calls.file_row[row].tolist()]
+    means_descriptor = first == "" or not path_names
+    if means_descriptor and files[0] is not None and files[0].startswith("/"):
+        yield "file.path", files[0]
+        files[0] = None
+    elif first is not None:
+        yield "file.path", first
+    if second is not None:
+        yield f"syscall.argument.{path_names[1]}", second
+    for name, file in zip(descriptor_names, files, strict=False):
+        if file is not None:
+            yield f"syscall.descriptor.{name}", file
+    named = [(calls.paths, found) for found in calls.path_row[row].tolist()]
+    named += [(calls.files, found) for found in calls.file_row[row].tolist()]
+    if any(texts.is_cut[found] for texts, found in named if found >= 0):
+        yield "syscall.truncated", True
+
+
+def _argument_attributes(calls: Calls, row: int) -> Iterator[Attribute]:
+    """Yield the arguments but for paths that were read: as text where there is one, else as numbers."""
+    if not calls.has_args[row]:
+        return
     arguments = calls.kinds[calls.kind[row]].arguments
     path_places = [place for place, argument in enumerate(arguments) if argument.is_path]
-    texts: dict[int, str] = {}
-    is_cut = False
-    for column, path_row in enumerate(calls.path_row[row].tolist()):
-        if path_row < 0:
-            continue
-        length = int(calls.paths.length[path_row])
-        text = calls.paths.text[path_row, :length].tobytes().decode()
-        is_cut |= bool(calls.paths.is_cut[path_row])
-        # A call that hands over a path without an argument of that kind has none to name it after.
-        texts[path_places[column] if path_places else -1] = text
-        yield "file.path" if column == 0 else f"syscall.argument.{arguments[path_places[1]].name}", text
-    if is_cut:
-        yield "syscall.truncated", True
-    if calls.has_args[row]:
-        for place, argument in enumerate(arguments):
-            if place not in texts:
-                yield f"syscall.argument.{argument.name}", int(calls.args[row, place])
+    read = {
+        place for place, found in zip(path_places, calls.path_row[row].tolist(), strict=False) if found >= 0
+    }
+    texts = calls.argument_texts[calls.argument_text[row]]
+    for place, argument in enumerate(arguments):
+        text = texts[place]
+        if place not in read:
+            yield f"syscall.argument.{argument.name}", int(calls.args[row, place]) if text is None else text
+
+
+def _address_attributes(calls: Calls, row: int) -> Iterator[Attribute]:
+    found = int(calls.address_row[row])
+    if found < 0:
+        return
+    family = Family(calls.addresses.family[found])
+    end = "local" if calls.kinds[calls.kind[row]].name in ("bind", "getsockname") else "peer"
+    yield f"network.{end}.address", _text_of(calls.addresses.texts, found)
+    if family == Family.UNIX:
+        yield "network.transport", "unix"
+    else:
+        yield f"network.{end}.port", int(calls.addresses.port[found])
+        yield "network.type", {Family.IPV4: "ipv4", Family.IPV6: "ipv6"}[family]
 
 
 def _other_span(span: Span, resource: Resource) -> ReadableSpan:
     """Return a process's or a window's span."""
     return ReadableSpan(
         name=span.name,
-        context=_context(span.trace_id, span.span_id),
-        parent=_context(span.trace_id, span.parent_span_id) if span.parent_span_id else None,
+        context=_context(span.trace_id, span.span_id, span.trace_state),
+        parent=_context(span.trace_id, span.parent_span_id, "") if span.parent_span_id else None,
         resource=resource,
         attributes=dict(span.attributes),
-        links=[Link(_context(link.trace_id, link.span_id), dict(link.attributes)) for link in span.links],
+        links=[
+            Link(_context(link.trace_id, link.span_id, link.trace_state), dict(link.attributes))
+            for link in span.links
+        ],
         kind=SpanKind.INTERNAL,
         status=Status(StatusCode.ERROR if span.is_error else StatusCode.UNSET),
         start_time=span.start_unix_ns,
@@ -209,10 +267,14 @@ def _other_span(span: Span, resource: Resource) -> ReadableSpan:
     )
 
 
-def _resource_attributes(image: Image, agent_attributes: Mapping[str, str]) -> dict[str, str | int]:
+def _resource_attributes(
+    image: Image, agent_attributes: Mapping[str, str]
+) -> dict[str, str | int | tuple[str, ...]]:
     given = {key: value for key, value in agent_attributes.items() if not key.startswith("service.")}
     given |= image.environment_attributes
-    found: dict[str, str | int] = {key: value for key, value in given.items() if not key.startswith(OBSERVED)}
+    found: dict[str, str | int | tuple[str, ...]] = {
+        key: value for key, value in given.items() if not key.startswith(OBSERVED)
+    }
     process = image.process
     start = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=process.start_unix_ns // 10**9)
     found |= {
@@ -230,6 +292,7 @@ def _resource_attributes(image: Image, agent_attributes: Mapping[str, str]) -> d
         "process.parent_pid": process.parent_pid,
         "process.executable.path": image.executable_path,
         "process.command": image.command,
+        "process.command_args": image.command_args or None,
         "process.owner": image.owner,
         "host.id": _machine_id(),
     }

@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from live.native import own_name
 
 
 class Target:
@@ -20,7 +21,7 @@ class Target:
         self.pid = process.pid
         self.ticking, self.reading, self.pausing = facts["ticking"], facts["reading"], facts["pausing"]
         eventually(lambda: self.is_in_call(self.reading, facts["nr"]), "the reader to block")
-        eventually(lambda: self.is_in_call(self.pausing, 34), "the leader to pause")
+        eventually(lambda: self.is_in_call(self.pausing, facts["pause"]), "the leader to pause")
 
     def is_in_call(self, tid: int, number: int) -> bool:
         """Return whether a thread is blocked in this call."""
@@ -58,7 +59,9 @@ def attach(start_agent, tmp_path, eventually):
         chosen = [word for pid in pids for word in ("--pid", str(pid))]
         with printed.open("wb") as stderr:
             agent = start_agent(
-                "attach", "--live", "-o", output, *chosen, *options, stderr=stderr, stdin=subprocess.DEVNULL
+                *("attach", "--max-rate", "none", "--live", "-o", output, *chosen, *options),
+                stderr=stderr,
+                stdin=subprocess.DEVNULL,
             )
         eventually(lambda: b"getppid(" in printed.read_bytes(), "the first call to be printed")
 
@@ -82,6 +85,7 @@ def judge(make_trace):
     return make
 
 
+@pytest.mark.each_kernel
 def test_a_call_in_progress_is_no_span(target, attach, judge):
     """The read that was blocked at attach is none of ours when it returns; the next one is."""
     _, finish = attach(target.pid)
@@ -91,9 +95,10 @@ def test_a_call_in_progress_is_no_span(target, attach, judge):
     (span,) = run.calls("read", tid=target.reading)
 
     assert span.return_value == 0
-    assert run.calls("pause") == []
+    assert run.calls(own_name("pause"), tid=target.pausing) == []
 
 
+@pytest.mark.each_kernel
 def test_a_call_in_progress_is_unpaired(target, attach, judge):
     """The ledger calls the returns of the blocked read and the blocked pause unpaired."""
     _, finish = attach(target.pid)
@@ -104,6 +109,7 @@ def test_a_call_in_progress_is_unpaired(target, attach, judge):
     assert judge(target, finish).ledger.unpaired in {2, 3}
 
 
+@pytest.mark.each_kernel
 def test_calls_after_attach_are_right(target, attach, judge):
     """The reader's three calls after attach have their results and lie within its readings."""
     _, finish = attach(target.pid)
@@ -151,6 +157,7 @@ def test_a_signal_ends_attach(target, attach, judge, number):
     assert target.end() == 0
 
 
+@pytest.mark.each_kernel
 def test_a_call_in_progress_at_the_end_is_in_flight(target, attach, judge, eventually):
     """The read that the reader is blocked in when attach ends is counted as in flight, and is no span."""
     agent, finish = attach(target.pid)

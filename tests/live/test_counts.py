@@ -2,6 +2,8 @@
 
 import pytest
 
+pytestmark = pytest.mark.each_kernel
+
 
 @pytest.mark.parametrize("count", [0, 1, 23, 997])
 def test_every_call_is_one_span(trace, count):

@@ -9,7 +9,7 @@ import pytest
 from receiver import Receiver
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-LEDGER = re.compile(r"ledger: seen (\d+) = filtered (\d+) \+ emitted (\d+)")
+LEDGER = re.compile(r"ledger: seen (\d+) = filtered (\d+) \+ sampled out 0 \+ emitted (\d+)")
 PATIENCE = 60  # seconds after which an example has gone wrong
 
 

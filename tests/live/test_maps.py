@@ -6,9 +6,13 @@ import struct
 
 import numpy as np
 import pytest
+from live.native import BPF_NUMBERS, MACHINE
 
 from otel_sysexit.kernel import maps
+from otel_sysexit.kernel.loader import lift_memory_limit
 from otel_sysexit.kernel.maps import Map
+
+pytestmark = pytest.mark.each_kernel
 
 HASH, LRU_HASH, RING = 1, 9, 27
 KEY_BYTES, VALUE_BYTES = 4, 48
@@ -16,8 +20,11 @@ KEY_BYTES, VALUE_BYTES = 4, 48
 
 def make_map(kind: int, key_bytes: int, value_bytes: int, entries: int) -> int:
     """Return the descriptor of a new map (BPF_MAP_CREATE)."""
+    lift_memory_limit()
     attributes = (ctypes.c_uint32 * 32)(kind, key_bytes, value_bytes, entries)
-    descriptor = maps._libc.syscall(321, 0, ctypes.byref(attributes), ctypes.sizeof(attributes))
+    descriptor = maps._libc.syscall(
+        BPF_NUMBERS[MACHINE], 0, ctypes.byref(attributes), ctypes.sizeof(attributes)
+    )
     assert descriptor >= 0, os.strerror(ctypes.get_errno())
     return descriptor
 

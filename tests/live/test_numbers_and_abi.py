@@ -1,6 +1,9 @@
 """Numbers that are no calls, numbers with stray bits, and the 32-bit ABI beside the 64-bit one."""
 
 import pytest
+from live.native import BUILT, MACHINE, x86_64_only
+
+pytestmark = pytest.mark.each_kernel
 
 
 @pytest.mark.parametrize("number", [-1, 9999, 500, -39, 0x7FFFFFFF])
@@ -20,6 +23,7 @@ def test_an_unknown_number_is_of_the_native_abi(trace, number):
     run.assert_returned(run.fact("call", str(number)), f"syscall_{number}")
 
 
+@x86_64_only
 def test_high_bits_of_rax_do_not_count(trace):
     """The kernel looks at 32 bits of the number: 0x1_0000_0027 runs getpid, and that is the span."""
     run = trace("invalid")
@@ -28,6 +32,7 @@ def test_high_bits_of_rax_do_not_count(trace):
     assert span.return_value == span.pid
 
 
+@x86_64_only
 def test_an_x32_number_is_of_the_x32_abi(trace):
     """A getpid with the x32 bit is x32's getpid, and fails where the kernel has no x32."""
     run = trace("invalid")
@@ -183,3 +188,40 @@ def test_a_32_bit_call_with_sa_restart_is_two_spans(trace32):
     first, second = [span for span in run.calls("read", number=3) if span.argument("fd") == descriptor]
 
     assert (first.is_interrupted, second.is_interrupted, second.return_value) == (True, False, 1)
+
+
+@pytest.fixture
+def arm(run_program):
+    """Return the trace of the 32-bit arm program."""
+    if MACHINE != "aarch64":
+        pytest.skip("32-bit arm programs run on aarch64 only")
+    if not BUILT:
+        pytest.skip("arm.s needs an assembler for 32-bit arm: tests/kernels has one")
+    return run_program(BUILT / "arm")
+
+
+def test_a_32_bit_arm_programs_calls_are_arm(arm):
+    """Names and results of a 32-bit program's calls are by the arm table; only its execve is the kernel's own ABI."""
+    execve, *calls = arm.calls()
+
+    assert (execve.name, execve.abi, execve.return_value) == ("execve", "aarch64", 0)
+    assert {span.abi for span in calls} == {"arm"}
+    assert [(span.name, span.number, span.errno) for span in calls] == [
+        ("getppid", 64, None),
+        ("openat", 322, 2),
+        ("close", 6, 9),
+        ("process_vm_readv", 376, 22),
+        ("syscall_9999", 9999, 38),
+        ("exit_group", 248, None),
+    ]
+
+
+def test_a_32_bit_arm_programs_arguments_are_its_registers(arm):
+    """Path, descriptor, six numbers and exit status are what the arm registers held."""
+    openat, close, readv, _, exit_group = arm.calls()[2:]
+    names = ("pid", "lvec", "liovcnt", "rvec", "riovcnt", "flags")
+
+    assert openat.attributes["file.path"] == "/nonexistent/file"
+    assert close.argument("fd") == 9999
+    assert [readv.argument(name) for name in names] == [1, 2, 3, 4, 5, 6]
+    assert exit_group.argument("error_code") == arm.status == 7

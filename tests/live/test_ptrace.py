@@ -1,5 +1,9 @@
 """Calls that a tracer or the program itself tampers with: what the kernel did is what is told."""
 
+import pytest
+
+pytestmark = pytest.mark.each_kernel
+
 
 def test_a_changed_number_is_the_one_that_ran(trace):
     """A getppid that a tracer turned into getpid is a getpid span with getpid's result."""

@@ -5,6 +5,8 @@ import errno
 import pytest
 from otlp_json import STATUS_ERROR, STATUS_UNSET
 
+pytestmark = pytest.mark.each_kernel
+
 
 @pytest.mark.parametrize(
     ("label", "name"),
@@ -51,12 +53,21 @@ def test_a_success_and_a_benign_failure_are_none(trace, label, number):
 
 
 def test_arguments_have_the_kernels_names(trace):
-    """The call's numeric arguments are there by the kernel's names, its path as file.path."""
+    """The call's arguments are there by the kernel's names, in words where there are words, its path as file.path."""
     run = trace("calls")
     span = run.span_of(run.fact("call", "missing file"))
 
     assert span.attributes["file.path"] == "/nonexistent/file"
-    assert span.argument("dfd") == -100
+    assert (span.argument("dfd"), span.argument("flags")) == ("AT_FDCWD", "O_RDONLY")
+
+
+def test_each_argument_is_its_own_register(trace):
+    """Six arguments of six values have these values at exit, though the result has taken a register by then."""
+    run = trace("calls")
+    span = run.assert_returned(run.fact("call", "six arguments"), "process_vm_readv")
+    names = ("pid", "lvec", "liovcnt", "rvec", "riovcnt", "flags")
+
+    assert [span.argument(name) for name in names] == [1, 2, 3, 4, 5, 6]
 
 
 def test_a_call_says_which_thread_made_it(trace):

@@ -47,26 +47,30 @@ def test_a_command_that_cannot_be_executed_is_126(invoke, tmp_path, mode):
     assert str(command) in finished.stderr.decode().splitlines()[0]
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ["run", "--min-duration", "soon", "--", "/bin/true"],
-        ["run", "--syscalls", "opennat", "--", "/bin/true"],
-        ["run", "-o", "/nonexistent/folder/spans.jsonl", "--", "/bin/true"],
-    ],
-)
-def test_our_own_failure_is_125(invoke, arguments):
+def test_our_own_failure_is_125(invoke):
     """What we cannot do ourselves gives 125 and an explanation without a traceback."""
-    finished = invoke(*arguments)
+    finished = invoke("run", "-o", "/nonexistent/folder/spans.jsonl", "--", "/bin/true")
 
     assert finished.returncode == 125
     assert "otel-sysexit: " in finished.stderr.decode()
     assert "Traceback" not in finished.stderr.decode()
 
 
-@pytest.mark.parametrize("arguments", [["run", "--no-such-option", "--", "/bin/true"], ["run"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["run", "--no-such-option", "--", "/bin/true"],
+        ["run"],
+        ["run", "--min-duration", "soon", "--", "/bin/true"],
+        ["run", "--syscalls", "opennat", "--", "/bin/true"],
+        ["run", "--errno", "ENOSUCH", "--", "/bin/true"],
+        ["run", "--sample", "0", "--", "/bin/true"],
+        ["run", "--sample", "1.01", "--", "/bin/true"],
+        ["run", "--max-rate", "0", "--", "/bin/true"],
+    ],
+)
 def test_a_mistake_is_2(invoke, arguments):
-    """What is no command line of ours gives 2 and an explanation without a traceback."""
+    """What is no command line of ours, or asks for what cannot be, gives 2 and an explanation without a traceback."""
     finished = invoke(*arguments)
 
     assert finished.returncode == 2
@@ -128,6 +132,7 @@ def test_the_last_span_is_the_commands_exit(run_traced):
     assert run_traced("/bin/true").calls()[-1].name == "exit_group"
 
 
+@pytest.mark.each_kernel
 def test_children_and_grandchildren_are_followed(run_traced):
     """Processes of a shell, one inside the other, are below each other and have calls of their own."""
     script = "/bin/echo one; /bin/sh -c '/bin/echo two; exit 4'; exit 5"

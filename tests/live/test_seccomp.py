@@ -1,7 +1,10 @@
 """Calls that seccomp answers: not executed, of no length, with a result only where user space saw it."""
 
 import pytest
+from live.native import IS_GUEST, own_name
 from otlp_json import STATUS_UNSET
+
+pytestmark = pytest.mark.each_kernel
 
 MODES = ["errno", "zero", "fork", "newborn", "trace", "trap", "kill_thread", "kill_process"]
 
@@ -23,7 +26,7 @@ def test_an_answered_call_is_not_executed(trace, mode, label, name):
     fact = run.fact("call", label)
     span = run.span_of(fact)
 
-    assert (span.name, span.is_executed, span.duration) == (name, False, 0)
+    assert (span.name, span.is_executed, span.duration) == (own_name(name), False, 0)
     assert span.return_value == fact["ret"]
     assert span.errno == (-fact["ret"] if fact["ret"] < 0 else None)
 
@@ -58,7 +61,10 @@ def test_a_traps_handler_returns_without_a_result(trace, without_result):
 def test_a_call_that_kills_the_process_has_no_result(trace, without_result):
     """Under RET_KILL_PROCESS the call is there, not executed and without a value."""
     run = trace("seccomp", "kill_process")
-    span = run.span_of(run.fact("call", "filtered"))
+    fact = run.fact("call", "filtered")
+    if IS_GUEST and not run.calls(tid=fact["tid"], number=fact["nr"]):
+        pytest.skip("the kernel kills inside seccomp, and no sys_exit follows (until 5.16)")
+    span = run.span_of(fact)
 
     assert (span.name, span.is_executed) == ("getppid", False)
     assert run.calls(tid=span.tid)[-1] == span
@@ -110,9 +116,13 @@ def test_the_next_call_is_paired_with_itself(trace, mode):
 
 def test_not_executed_calls_are_not_unpaired(trace):
     """A call answered by the filter is seen and emitted: the ledger does not call it unpaired."""
+    fork, errno, newborn = (
+        trace("seccomp", mode, alone=True).ledger for mode in ("fork", "errno", "newborn")
+    )
+
     # The fork of the child is one; a thread is another.
-    assert trace("seccomp", "fork").ledger.unpaired == trace("seccomp", "errno").ledger.unpaired
-    assert trace("seccomp", "newborn").ledger.unpaired == trace("seccomp", "errno").ledger.unpaired + 1
+    assert fork.unpaired == errno.unpaired
+    assert newborn.unpaired == errno.unpaired + 1
 
 
 @pytest.mark.parametrize(("label", "ret"), [("answered", 4242), ("refused", -18)])

@@ -79,6 +79,7 @@ def attach_to_cat(start, start_reporting, eventually):
     return attach
 
 
+@pytest.mark.each_kernel
 def test_a_call_that_is_stuck_is_reported_at_doubling_times(start_reporting, eventually):
     """A read that waits for a pipe is reported after the threshold, after twice and four times that, and no more often."""
     agent = start_reporting("run", "--stuck-after", "1s", "--", "cat")

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from made_calls import Made, make_calls
 
 from otel_sysexit import syscalls
+from otel_sysexit.addresses import Family
 from otel_sysexit.calls import Calls, Outcome
 from otel_sysexit.identity import Image, Process, Thread
-from otel_sysexit.signatures import shipped_signature
 from otel_sysexit.traces import Link, Placement, Span
 
 U32 = st.integers(0, 2**32 - 1)
@@ -20,6 +20,7 @@ TIMES_NS = st.integers(0, 2**62)
 DURATIONS_NS = st.one_of(st.just(0), st.integers(0, 2**62))
 SPAN_IDS = st.integers(1, 2**64 - 1)
 TRACE_IDS = st.binary(min_size=16, max_size=16).filter(any)
+TRACE_STATES = st.sampled_from(["", "ot=th:0"])  # of spans that are no calls
 # An attribute's name, as OTEL_RESOURCE_ATTRIBUTES may bring one.
 KEYS = st.sampled_from(
     ["deployment.environment.name", "service.namespace", "process.pid", "host.name", "ä.ö"]
@@ -45,6 +46,7 @@ def images() -> st.SearchStrategy[Image]:
         executable_name=texts(40),
         executable_path=st.none() | texts(80).filter(bool),
         command=st.none() | texts(80).filter(bool),
+        command_args=st.lists(texts(20), max_size=3).map(tuple),
         owner=st.none() | texts(20).filter(bool),
         service_name=st.none() | texts(20).filter(bool),
         environment_attributes=st.dictionaries(KEYS, texts(20), max_size=2),
@@ -60,6 +62,28 @@ class MadeBatch:
     spans: list[Span]
 
 
+# At which calls are sampled: none, round ones, one of seven and of eight digits, the least and the most.
+THRESHOLDS = st.sampled_from([0, 0, 2**31, 0xFC << 24, 0xFFBE76D0, 0xFFBE76D1, 1, 2**32 - 1]) | U32
+# What descriptors are.
+FILES = st.one_of(
+    st.sampled_from([b"/", b"/etc/hosts", b"socket:[42]", b"pipe:[4026531840]", b"anon_inode:[eventpoll]"]),
+    texts(255).map(str.encode),
+    st.just(b"/" + b"f" * 4095),
+)
+PATHS = st.one_of(
+    texts(255).map(str.encode), st.just(b""), st.just(b"p" * 4096), st.just("ü".encode() * 2048)
+)
+ADDRESSES = st.one_of(
+    st.none(),
+    st.tuples(
+        st.sampled_from([Family.IPV4, Family.IPV6]),
+        st.ip_addresses().map(lambda address: str(address).encode()),
+        st.integers(0, 2**16 - 1),
+    ),
+    st.tuples(st.just(Family.UNIX), texts(255).filter(bool).map(str.encode), st.just(0)),
+)
+
+
 @st.composite
 def made_calls(draw: st.DrawFn) -> Made:
     """Return one call of any kind and any end."""
@@ -67,22 +91,30 @@ def made_calls(draw: st.DrawFn) -> Made:
     names = st.sampled_from(sorted(syscalls.numbers(abi)))
     numbers = st.integers(-(2**31), 2**31 - 1) | st.integers(syscalls.NUMBERS - 1, syscalls.NUMBERS + 1)
     call = draw(st.one_of(names, names, names, numbers))
-    path_count = sum(argument.is_path for argument in shipped_signature(str(call), abi.label) or ())
     outcome = draw(st.sampled_from(Outcome))
     ret = -draw(st.integers(1, 4095)) if outcome in (Outcome.FAILED, Outcome.BENIGN) else draw(I64)
-    paths = draw(st.lists(texts(255).map(str.encode), max_size=min(path_count, 2)))
+    kind = Made(call, abi=abi).kind
+    # The first path's memory may be unreadable where the second's is not; of descriptors any may be unknown.
+    path_count = min(sum(argument.is_path for argument in kind.arguments), 2)
+    paths = draw(st.lists(st.none() | PATHS, max_size=path_count))
+    files = draw(st.lists(st.none() | FILES, max_size=len(kind.descriptors)))
     return Made(
         call=call,
-        args=tuple(draw(st.lists(U64, max_size=6))),
+        # Bit patterns, and numbers that mean something.
+        args=tuple(draw(st.lists(U64 | st.integers(-1, 2**10), max_size=6))),
         ret=ret,
         outcome=outcome,
         paths=tuple(paths),
+        files=tuple(files),
+        address=draw(ADDRESSES),
         abi=abi,
         start_ns=draw(TIMES_NS) - 2**60,
         duration_ns=draw(DURATIONS_NS),
         tid=draw(U32),
         restarted=draw(st.integers(0, 600)) if call == "restart_syscall" else -1,
+        threshold=draw(THRESHOLDS),
         is_cut=draw(st.booleans()),
+        is_file_cut=draw(st.booleans()),
         is_executed=draw(st.booleans()),
         has_args=draw(st.booleans()),
     )
@@ -98,11 +130,7 @@ def batches(draw: st.DrawFn) -> MadeBatch:
     calls = make_calls(*draw(st.lists(made_calls(), max_size=10)))
     count = len(calls)
     rows = draw(st.lists(st.integers(0, len(threads) - 1), min_size=count, max_size=count))
-    lacks_first = draw(st.lists(st.booleans(), min_size=count, max_size=count))
-    # The first path's memory may be unreadable where the second's is not.
-    path_row = calls.path_row.copy()
-    path_row[np.array(lacks_first, np.bool_), 0] = -1
-    calls = replace(calls, thread=np.array(rows, np.uint32), threads=threads, path_row=path_row)
+    calls = replace(calls, thread=np.array(rows, np.uint32), threads=threads)
     spans = draw(st.lists(other_spans(programs), max_size=3))
     ids = draw(st.lists(SPAN_IDS, min_size=count + len(spans), max_size=count + len(spans), unique=True))
     spans = [replace(span, span_id=span_id) for span, span_id in zip(spans, ids[count:], strict=True)]
@@ -129,6 +157,7 @@ def other_spans(programs: list[Image]) -> st.SearchStrategy[Span]:
         trace_id=TRACE_IDS,
         span_id=SPAN_IDS,
         attributes=st.just({"otel_sysexit.link.type": "previous_window"}),
+        trace_state=TRACE_STATES,
     )
     noted = st.fixed_dictionaries(
         {},
@@ -150,4 +179,5 @@ def other_spans(programs: list[Image]) -> st.SearchStrategy[Span]:
         attributes=noted,
         links=st.lists(links, max_size=2),
         is_error=st.booleans(),
+        trace_state=TRACE_STATES,
     )

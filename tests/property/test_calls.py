@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from otel_sysexit import syscalls
-from otel_sysexit.calls import _EXEC_PATHS_MAX, BenignErrors, Calls, Decoder, Outcome
+from otel_sysexit.calls import BenignErrors, Calls, Decoder, Outcome
 from otel_sysexit.kernel import records
 from otel_sysexit.kernel.records import CallKind, StringRole
+from otel_sysexit.strings import _EXEC_PATHS_MAX
 
 INTERRUPTIONS = (-512, -513, -514, -516)
 # Where the rules change, and one to either side.
@@ -34,9 +35,17 @@ def call_records(*rows: dict) -> np.ndarray:
     return made
 
 
-def string_record(seq: int, cpu: int, role: StringRole, text: bytes, length: int | None = None) -> np.ndarray:
+def string_record(
+    seq: int,
+    cpu: int,
+    role: StringRole,
+    text: bytes,
+    length: int | None = None,
+    *,
+    limit: int = records.STRING_LIMIT_DEFAULT,
+) -> np.ndarray:
     """Return one STRING record."""
-    made = np.zeros(1, records.STRING)
+    made = np.zeros(1, records.string_dtype(limit))
     made["seq"], made["cpu"], made["role"] = seq, cpu, role
     made["length"] = len(text) if length is None else length
     made["text"][0, : len(text)] = np.frombuffer(text, np.uint8)
@@ -49,14 +58,38 @@ def path_of(calls: Calls, row: int, column: int) -> bytes | None:
     return calls.paths.text[found, : calls.paths.length[found]].tobytes() if found >= 0 else None
 
 
-@given(garbage, st.binary(max_size=4 * records.STRING.itemsize))
-def test_any_record_is_decoded(calls, strings):
-    """Whatever bytes are in records, each becomes one row."""
-    decoder = Decoder(BenignErrors("EAGAIN,futex*:ETIMEDOUT"))
-    whole = len(strings) // records.STRING.itemsize * records.STRING.itemsize
-    decoder.add_strings(np.frombuffer(strings[:whole], records.STRING))
+def garbage_strings(limit: int) -> st.SearchStrategy[np.ndarray]:
+    """Return STRING records of any content, with numbers so small that calls name some of them."""
+    dtype = records.string_dtype(limit)
 
-    assert len(decoder.decode(calls)) == len(calls)
+    def shape(data: bytes) -> np.ndarray:
+        found = np.frombuffer(data[: len(data) // dtype.itemsize * dtype.itemsize], dtype).copy()
+        found["seq"] %= 4
+        found["cpu"] %= 2
+        found["role"] %= len(StringRole)
+        return found
+
+    return st.binary(max_size=4 * dtype.itemsize).map(shape)
+
+
+@given(garbage, garbage_strings(128), garbage_strings(128))
+def test_any_record_is_decoded(calls, strings, files):
+    """Whatever bytes are in records, each becomes one row, and every text is valid UTF-8."""
+    calls = calls.copy()
+    for name, count in (("string_seq", 4), ("string_cpu", 2), ("files", 4)):
+        calls[name] %= count
+    decoder = Decoder(BenignErrors("EAGAIN,futex*:ETIMEDOUT"), 128)
+    decoder.strings.add(strings)
+    decoder.files.add(files)
+    decoded = decoder.decode(calls)
+
+    assert len(decoded) == len(calls)
+    assert decoded.path_row.max(initial=-1) < len(decoded.paths)
+    assert decoded.file_row.max(initial=-1) < len(decoded.files)
+    assert decoded.address_row.max(initial=-1) < len(decoded.addresses.texts)
+    for texts in (decoded.paths, decoded.files, decoded.addresses.texts):
+        for text, length in zip(texts.text, texts.length.tolist(), strict=True):
+            text[:length].tobytes().decode()
 
 
 @given(st.lists(st.tuples(st.integers(0, 2**62), st.integers(0, 2**62)), max_size=20))
@@ -171,7 +204,7 @@ def test_strings_find_their_calls_and_no_others(rounds):
     decoder = Decoder(BenignErrors(""))
     for index, expected in enumerate(calls_of):
         for strings in arriving.pop(index, []):
-            decoder.add_strings(strings)
+            decoder.strings.add(strings)
         flag = {True: records.HAS_STRING | records.HAS_ARGS, False: records.HAS_ARGS}
         rows = [
             {"string_cpu": cpu, "string_seq": seq, "kind_flags": flag[has_string]}
@@ -188,7 +221,7 @@ def test_strings_find_their_calls_and_no_others(rounds):
 def test_an_unreadable_string_is_none(cpu, length):
     """A string whose memory was not there (a negative length) is no path."""
     decoder = Decoder(BenignErrors(""))
-    decoder.add_strings(string_record(7, cpu, StringRole.FIRST_PATH, b"", length))
+    decoder.strings.add(string_record(7, cpu, StringRole.FIRST_PATH, b"", length))
     calls = decoder.decode(
         call_records({"string_cpu": cpu, "string_seq": 7, "kind_flags": records.HAS_STRING})
     )
@@ -196,18 +229,24 @@ def test_an_unreadable_string_is_none(cpu, length):
     assert calls.path_row.tolist() == [[-1, -1]]
 
 
-@given(st.binary(max_size=256).map(lambda data: data.replace(b"\0", b"/")))
-def test_a_path_is_valid_utf8_and_says_when_it_was_cut(raw):
-    """A path's text is UTF-8 of at most 255 bytes: what was read, or its beginning and a note of that."""
-    decoder = Decoder(BenignErrors(""))
-    decoder.add_strings(string_record(1, 0, StringRole.FIRST_PATH, raw))
+LIMITS = [64, 128, records.STRING_LIMIT_DEFAULT, 4096]
+
+
+@pytest.mark.parametrize("limit", LIMITS)
+@given(st.sampled_from([b"/", "ü".encode(), b"\xff"]), st.integers(0, 12), st.binary(max_size=16))
+def test_a_path_is_valid_utf8_and_says_when_it_was_cut(limit, unit, missing, end):
+    """A path's text is UTF-8 of at most as many bytes as are kept: what was read, or its beginning and a note of that."""
+    # Read is one byte more than is kept, which tells of a cut.
+    raw = ((unit * limit)[: limit - missing] + end.replace(b"\0", b"/"))[: limit + 1]
+    decoder = Decoder(BenignErrors(""), limit)
+    decoder.strings.add(string_record(1, 0, StringRole.FIRST_PATH, raw, limit=limit))
     calls = decoder.decode(call_records({"string_seq": 1, "kind_flags": records.HAS_STRING}))
-    text = raw[: records.STRING_LIMIT].decode(errors="backslashreplace")
+    text = raw[:limit].decode(errors="backslashreplace")
     path = path_of(calls, 0, 0).decode()
 
-    assert len(path.encode()) <= records.STRING_LIMIT
+    assert len(path.encode()) <= limit
     assert text.startswith(path)
-    assert calls.paths.is_cut.tolist() == [path != text or len(raw) > records.STRING_LIMIT]
+    assert calls.paths.is_cut.tolist() == [path != text or len(raw) > limit]
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 5), st.integers(0, 5))
@@ -216,8 +255,8 @@ def test_strings_that_nobody_will_ask_for_are_forgotten(first, older, newer):
     decoder = Decoder(BenignErrors(""))
     numbers = [(first + index) % 2**32 for index in range(older + 1 + newer)]
     for number in numbers:
-        decoder.add_strings(string_record(number, 0, StringRole.FIRST_PATH, b"/mine"))
-    decoder.add_strings(string_record(numbers[0], 1, StringRole.FIRST_PATH, b"/another CPU's"))
+        decoder.strings.add(string_record(number, 0, StringRole.FIRST_PATH, b"/mine"))
+    decoder.strings.add(string_record(numbers[0], 1, StringRole.FIRST_PATH, b"/another CPU's"))
     flags = records.HAS_STRING | records.HAS_ARGS
     decoder.decode(call_records({"string_seq": numbers[older], "kind_flags": flags}))
     asked = [
@@ -234,7 +273,7 @@ def test_paths_of_execs_are_kept_up_to_a_bound():
     decoder = Decoder(BenignErrors(""))
     strings = np.zeros(_EXEC_PATHS_MAX + 5, records.STRING)
     strings["seq"] = np.arange(len(strings))
-    decoder.take_exec_strings(np.empty(0, records.TASK), strings)
+    decoder.strings.take_execs(np.empty(0, records.TASK), strings)
     asked = [{"string_seq": seq, "kind_flags": records.HAS_STRING} for seq in (4, 5, len(strings) - 1)]
     calls = decoder.decode(call_records(*asked))
 
@@ -248,9 +287,9 @@ def test_no_more_strings_are_read_than_calls_can_name(named, unnamed):
     flags = records.HAS_STRING | records.HAS_ARGS
     made = [*[{"kind_flags": flags}] * named, *[{"kind_flags": records.HAS_ARGS}] * unnamed]
     calls = call_records(*made)
-    slack = decoder.strings_wanted(call_records())
+    slack = decoder.strings.wanted(call_records())
 
-    assert decoder.strings_wanted(calls) == 2 * named + slack
+    assert decoder.strings.wanted(calls) == 2 * named + slack
 
 
 @given(
@@ -268,7 +307,7 @@ def test_an_exec_has_its_strings(made, seq):
     tasks = np.zeros(2, records.TASK)
     tasks["kind"] = records.TaskKind.RENAME, records.TaskKind.EXEC
     tasks["string_seq"] = seq
-    ((row, strings),) = decoder.take_exec_strings(tasks, np.concatenate(parts)).items()
+    ((row, strings),) = decoder.strings.take_execs(tasks, np.concatenate(parts)).items()
 
     assert row == 1
     assert (strings.filename, strings.command, strings.executable) == (

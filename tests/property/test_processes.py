@@ -172,6 +172,30 @@ def test_the_last_thread_counts_once(threads):
     assert (root.exit_code, root.end_unix_ns) == (3, reader.world.now_ns + BOOT_TO_UNIX_NS)
 
 
+def test_threads_that_end_at_once_end_their_process_together():
+    """When the first of two that look like the last is read early, the other's last call still is the process's."""
+    reader = Reader(World())
+    root = reader.begin()
+    world = reader.world
+    life = world.alive[0]
+    world.clone(life, life.leader)
+    leader, other = life.threads
+    world.end_thread(life, leader)
+    world.tasks[-1]["is_last"] = 1
+    reader.follow([])
+    told_early = list(reader.ended)
+    world.call(life, other)
+    world.end_thread(life, other)
+    world.tasks[-1]["is_last"] = 1
+    reader.follow([])
+    ((_, thread),) = reader.found
+
+    assert told_early == []
+    assert reader.ended == [root]
+    assert thread.process is root
+    assert root.end_unix_ns == world.now_ns + BOOT_TO_UNIX_NS
+
+
 def test_a_call_of_nobody_is_still_a_call():
     """A call whose process's start was lost has a process of its id and an unknown program, as old as the call."""
     reader = Reader(World())

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -22,13 +23,24 @@ from otel_sysexit.traces import (
 SECOND_NS = 10**9
 
 
+class Placed(NamedTuple):
+    """A call and its place; times in ns since 1970."""
+
+    process: Process
+    start: int
+    end: int
+    trace_id: bytes
+    parent: int
+    span_id: int
+    threshold: int
+
+
 @dataclass
 class Told:
     """What a structure said of some batches of calls: each call with its place, and every span."""
 
     structure: Structure
-    calls: list[tuple[Process, int, int, bytes, int, int]] = field(default_factory=list)
-    """(process, start, end, trace id, parent span id, span id), times in ns since 1970."""
+    calls: list[Placed] = field(default_factory=list)
     spans: list[Span] = field(default_factory=list)
 
     def place(self, calls: Calls) -> Placement:
@@ -37,13 +49,14 @@ class Told:
         for row, context in enumerate(placement.context.tolist()):
             start = int(calls.start_unix_ns[row])
             self.calls.append(
-                (
+                Placed(
                     calls.threads[calls.thread[row]].process,
                     start,
                     start + int(calls.duration_ns[row]),
                     placement.trace_id[context].tobytes(),
                     int(placement.parent_span_id[context]),
                     int(placement.span_id[row]),
+                    int(calls.threshold[row]),
                 )
             )
         self.spans += self.structure.take_spans()
@@ -60,11 +73,16 @@ class Told:
         return {(span.trace_id, span.span_id): span for span in self.spans}
 
 
-# Batches: how many calls of which of three processes, with which pause before it (seconds).
-batches = st.lists(
-    st.tuples(st.lists(st.tuples(st.integers(0, 2), st.integers(1, 900)), max_size=4), st.integers(0, 6)),
-    max_size=8,
-)
+THRESHOLDS = [0, 1 << 31, 0xFD70_A3D7, 2**32 - 1]
+
+
+def batches_at(thresholds: list[int]) -> st.SearchStrategy[list]:
+    """Return batches: how many calls of which of three processes at which threshold, with which pause before it (seconds)."""
+    parts = st.tuples(st.integers(0, 2), st.sampled_from(thresholds), st.integers(1, 900))
+    return st.lists(st.tuples(st.lists(parts, max_size=4), st.integers(0, 6)), max_size=8)
+
+
+batches = batches_at(THRESHOLDS)
 
 
 def follow(made: list, told: Told) -> tuple[list[Process], int]:
@@ -74,12 +92,21 @@ def follow(made: list, told: Told) -> tuple[list[Process], int]:
     for parts, pause in made:
         now += pause * SECOND_NS
         rows = []
-        for which, count in parts:
+        for which, threshold, count in parts:
             for _ in range(count):
                 now += 1
                 outcome = Outcome.FAILED if now % 3 == 0 else Outcome.SUCCEEDED
                 rows.append(
-                    Made("getpid", (), -1, outcome, start_ns=now, duration_ns=7, process=processes[which])
+                    Made(
+                        "getpid",
+                        (),
+                        -1,
+                        outcome,
+                        start_ns=now,
+                        duration_ns=7,
+                        process=processes[which],
+                        threshold=threshold,
+                    )
                 )
         told.place(make_calls(*rows))
         told.structure.tick(START_UNIX_NS + now)
@@ -89,7 +116,7 @@ def follow(made: list, told: Told) -> tuple[list[Process], int]:
 
 def check_ids(told: Told) -> None:
     """Assert that no id is 0 and none is there twice."""
-    ids = [call[5] for call in told.calls] + [span.span_id for span in told.spans]
+    ids = [call.span_id for call in told.calls] + [span.span_id for span in told.spans]
 
     assert 0 not in ids
     assert len(set(ids)) == len(ids)
@@ -103,25 +130,75 @@ def test_windows_keep_their_bounds(made):
     told = Told(Windows())
     processes, now = follow(made, told)
     told.finish(processes, now)
-    of_window = Counter((trace_id, parent) for *_, trace_id, parent, _ in told.calls)
+    of_window = Counter((call.trace_id, call.parent) for call in told.calls)
 
     assert of_window == {
         key: span.attributes["otel_sysexit.window.calls"] for key, span in told.roots.items()
     }
     assert all(count <= WINDOW_SPANS_MAX for count in of_window.values())
     assert sum(span.attributes["otel_sysexit.window.errors"] for span in told.spans) == sum(
-        (start - START_UNIX_NS) % 3 == 0 for _, start, *_ in told.calls
+        (call.start - START_UNIX_NS) % 3 == 0 for call in told.calls
     )
-    for process, start, end, trace_id, parent, _ in told.calls:
-        root = told.roots[trace_id, parent]
-        assert root.image.process is process
-        assert (root.parent_span_id, root.name) == (0, process.name)
-        assert root.start_unix_ns <= start <= end <= root.end_unix_ns
+    for call in told.calls:
+        root = told.roots[call.trace_id, call.parent]
+        assert root.image.process is call.process
+        assert (root.parent_span_id, root.name) == (0, call.process.name)
+        assert root.start_unix_ns <= call.start <= call.end <= root.end_unix_ns
     check_ids(told)
 
 
 @settings(max_examples=30)
 @given(batches)
+def test_a_window_has_one_threshold(made):
+    """All calls of a trace were sampled at one threshold, which its randomness reaches; its root claims no other."""
+    told = Told(Windows())
+    told.finish(*follow(made, told))
+    thresholds: dict[bytes, set[int]] = {}
+    for call in told.calls:
+        thresholds.setdefault(call.trace_id, set()).add(call.threshold)
+    found = {trace_id: threshold for trace_id, (threshold,) in thresholds.items()}
+
+    for trace_id, threshold in found.items():
+        assert int.from_bytes(trace_id[-7:], "big") >= threshold << 24
+    for span in told.spans:
+        # Its root was not sampled, which a trace state could only say where the randomness is free.
+        assert span.trace_state == ("" if found[span.trace_id] else "ot=th:0")
+
+
+@settings(max_examples=30)
+@given(batches)
+def test_a_window_that_is_full_makes_no_other_end(made):
+    """Windows of a process at different thresholds are open at once, and each is filled before it ends by count."""
+    told = Told(Windows())
+    processes, now = follow(made, told)
+    full = sum(span.attributes["otel_sysexit.window.calls"] == WINDOW_SPANS_MAX for span in told.spans)
+    told.finish(processes, now)
+    per_window = Counter((call.process, call.threshold) for call in told.calls)
+    pauses = sum(pause > 0 for _, pause in made)
+
+    assert len(told.spans) <= full + len(per_window) * (1 + pauses)
+
+
+@settings(max_examples=30)
+@given(batches)
+def test_a_link_points_to_a_window_that_was_told_before(made):
+    """Windows link to earlier ones of their process, with what those say of their sampling; only the first lack a link."""
+    told = Told(Windows())
+    told.finish(*follow(made, told))
+    before: dict[Process, dict[tuple[bytes, int], str]] = {}
+    for span in told.spans:
+        earlier = before.setdefault(span.image.process, {})
+        for link in span.links:
+            assert earlier[link.trace_id, link.span_id] == link.trace_state
+        assert len(span.links) <= 1
+        earlier[span.trace_id, span.span_id] = span.trace_state
+    without = Counter(span.image.process for span in told.spans if not span.links)
+
+    assert all(count <= len(THRESHOLDS) for count in without.values())
+
+
+@settings(max_examples=30)
+@given(batches_at([0]))
 def test_windows_of_a_process_form_a_chain(made):
     """Each window is a trace of its own, and links to the one before it of the same process."""
     told = Told(Windows())
@@ -150,9 +227,9 @@ def test_a_window_is_closed_by_time(made):
     _, now = follow(made, told)
     closed = {(span.trace_id, span.span_id) for span in told.spans}
     open_since = {}
-    for _, _, end, trace_id, parent, _ in told.calls:
-        if (trace_id, parent) not in closed:
-            open_since.setdefault((trace_id, parent), end)
+    for call in told.calls:
+        if (call.trace_id, call.parent) not in closed:
+            open_since.setdefault((call.trace_id, call.parent), call.end)
 
     assert all(now - since < WINDOW_SECONDS_MAX * SECOND_NS for since in open_since.values())
 
@@ -210,11 +287,28 @@ def test_a_tree_is_one_trace(parents, callers, still_living):
         assert span.parent_span_id == (span_of[process.parent].span_id if process.parent else 0)
         assert span.start_unix_ns == process.start_unix_ns
         assert span.end_unix_ns == (process.end_unix_ns or START_UNIX_NS + 10**7)
-    for process, start, end, trace_id, parent, _ in told.calls:
-        span = span_of[process]
-        assert (trace_id, parent) == (tree.trace_id, span.span_id)
-        assert span.start_unix_ns <= start <= end <= span.end_unix_ns
+    for call in told.calls:
+        span = span_of[call.process]
+        assert (call.trace_id, call.parent) == (tree.trace_id, span.span_id)
+        assert span.start_unix_ns <= call.start <= call.end <= span.end_unix_ns
     check_ids(told)
+
+
+@given(st.sampled_from(THRESHOLDS))
+def test_a_tree_of_sampled_calls_has_the_randomness_for_it(threshold):
+    """The one trace of a command reaches the threshold of its calls; what is always kept (0) may lie there, too."""
+    tree, process = Tree(threshold), make_process(1, end_unix_ns=START_UNIX_NS + 9)
+    tree.set_root(process)
+    told = Told(tree)
+    told.place(
+        make_calls(*(Made("getpid", process=process, threshold=each) for each in (0, threshold, threshold)))
+    )
+    tree.end([process])
+    (root,) = tree.take_spans()
+
+    assert {call.trace_id for call in told.calls} == {root.trace_id}
+    assert int.from_bytes(root.trace_id[-7:], "big") >= threshold << 24
+    assert root.trace_state == ("" if threshold else "ot=th:0")
 
 
 def test_a_process_without_a_known_parent_hangs_below_the_command():

@@ -10,14 +10,19 @@ from dataclasses import dataclass, field
 import numpy as np
 from hypothesis import strategies as st
 
-from otel_sysexit.calls import Calls, ExecStrings
+from otel_sysexit.addresses import NO_ADDRESSES
+from otel_sysexit.arguments import ArgumentTexts
+from otel_sysexit.calls import Calls
 from otel_sysexit.kernel import records
 from otel_sysexit.kernel.records import TaskKind
+from otel_sysexit.strings import ExecStrings
 from otel_sysexit.syscalls import Kinds
+from otel_sysexit.texts import NO_TEXTS
 
 FIRST_PID = 10_000_000
 ROOT_PARENT = 9_999_999
 _KINDS = Kinds()
+_ARGUMENT_TEXTS = ArgumentTexts()
 
 
 @dataclass(eq=False)
@@ -148,13 +153,20 @@ class World:
             ret=np.zeros(count, np.int64),
             args=np.zeros((count, 6), np.int64),
             has_args=np.zeros(count, np.bool_),
+            argument_text=np.zeros(count, np.uint16),
             kind=np.zeros(count, np.uint16),
             outcome=np.zeros(count, np.uint8),
             is_executed=np.ones(count, np.bool_),
             errno=np.zeros(count, np.uint16),
+            threshold=np.zeros(count, np.uint32),
             path_row=np.full((count, 2), -1, np.int32),
-            paths=None,
+            paths=NO_TEXTS,
+            file_row=np.full((count, 2), -1, np.int32),
+            files=NO_TEXTS,
+            address_row=np.full(count, -1, np.int32),
+            addresses=NO_ADDRESSES,
             kinds=_KINDS,
+            argument_texts=_ARGUMENT_TEXTS,
         )
 
     def _tick(self) -> int:

@@ -42,6 +42,13 @@ class Blob:
         )
         return self.add(kind, name, len(members), size=64, tail=tail, flag=flag)
 
+    def enumeration(self, name: str, **values: int) -> int:
+        """Add an enumeration of 32 bits."""
+        tail = b"".join(
+            struct.pack(self.order + "Ii", self.name(label), value) for label, value in values.items()
+        )
+        return self.add(ENUM, name, len(values), size=4, tail=tail)
+
     def build(self, header: int = 24) -> Btf:
         """Return the finished blob, read; *header* is the size of its header."""
         types = b"".join(self.types)
@@ -56,7 +63,8 @@ def btf(request: pytest.FixtureRequest) -> Btf:
     """Types of all kinds around the structures that are asked for."""
     blob = Blob(request.param)
     number = blob.add(INT, "int", size=4, tail=bytes(4))
-    blob.add(ENUM, "colour", 2, size=4, tail=bytes(16))
+    blob.enumeration("colour", red=0, blue=-5)
+    blob.enumeration("empty")
     blob.add(ENUM64, "large", 2, size=8, tail=bytes(24))
     blob.add(ARRAY, tail=bytes(12))
     blob.add(FORWARD, "later")
@@ -121,6 +129,21 @@ def test_what_is_not_there_is_a_key_error(btf, structure, path):
     """A structure or a member that this kernel does not have is told as such."""
     with pytest.raises(KeyError):
         btf.offset_of(structure, path)
+
+
+@pytest.mark.parametrize(("name", "value"), [("red", 0), ("blue", -5)])
+def test_an_enumerator_has_its_value(btf, name, value):
+    """A name in an enumeration is found, with the value that this kernel gave it."""
+    assert btf.enumerator("colour", name) == value
+
+
+@pytest.mark.parametrize(
+    ("enumeration", "name"), [("colour", "green"), ("empty", "red"), ("color", "red"), ("int", "red")]
+)
+def test_an_enumerator_that_is_not_there_is_a_key_error(btf, enumeration, name):
+    """An enumeration or a name in it that this kernel does not have is told as such."""
+    with pytest.raises(KeyError):
+        btf.enumerator(enumeration, name)
 
 
 def test_a_longer_header_is_skipped():

@@ -14,7 +14,6 @@ from otel_sysexit.config import SETTINGS
 
 FAILURE = 125
 USAGE = 2
-BAD_SETTING = 125  # what config.resolve refuses
 NO_PROCESS = str(2**22 - 1)  # the largest id that Linux may give out, and hardly ever does
 
 
@@ -71,7 +70,22 @@ def test_a_mistake_is_one_line(arguments, words):
         (["run", "--min-duration", "5", "--", "true"], ["--min-duration: '5' is no duration"]),
         (["run", "--endpoint", "ftp://c", "--", "true"], ["--endpoint: 'ftp://c' is no endpoint"]),
         (["run", "--header", "nothing", "--", "true"], ["--header: 'nothing' is not name=value"]),
-        (["attach"], ["--pid PID"]),
+        (["run", "--sample", "0", "--", "true"], ["--sample: '0' is no rate above 0 and up to 1"]),
+        (["run", "--sample", "2/1", "--", "true"], ["--sample: '2/1' is no rate above 0 and up to 1"]),
+        (["run", "--max-rate", "-1", "--", "true"], ["--max-rate: '-1' is no number of spans a second"]),
+        (["run", "--errno", "EWHAT", "--", "true"], ["--errno: no errno is called 'EWHAT'"]),
+        (["run", "--keep-slow", "read=x", "--", "true"], ["--keep-slow: 'x' is no duration"]),
+        (["run", "--args", "all", "--", "true"], ["--args: 'all' is not one of none, numbers, decoded"]),
+        (["run", "--string-limit", "9", "--", "true"], ["--string-limit: '9' is no number of bytes from"]),
+        (["run", "--not-exe", "ls", "--", "true"], ["--not-exe: 'ls' is no absolute path"]),
+        (["attach"], ["--pid"]),
+        (["attach", "--not-pid", "1"], ["--pid"]),
+        (["attach", "--all", "--pid", "1"], ["--all", "--pid"]),
+        (["attach", "--tid", NO_PROCESS], [f"there is no thread {NO_PROCESS}"]),
+        (["attach", "--cgroup", "/no/such/cgroup"], ["there is no cgroup '/no/such/cgroup'"]),
+        (["attach", "--container", "0123456789ab"], ["no container", "0123456789ab"]),
+        (["attach", "--uid", "no such user"], ["--uid: there is no user 'no such user'"]),
+        (["attach", "--exe", "/bin/[ab]"], ["--exe: '/bin/[ab]': [] is not supported"]),
         (["attach", "--pid", "x"], ["--pid: 'x' is no process id"]),
         (["attach", "--pid", NO_PROCESS], [f"there is no process {NO_PROCESS}"]),
         (["attach", "--pid", "1", "--duration", "1d"], ["--duration: '1d' is no duration"]),
@@ -79,15 +93,15 @@ def test_a_mistake_is_one_line(arguments, words):
 )
 def test_an_impossible_wish_is_one_line(arguments, words):
     """What an option cannot mean is said in one line that names it."""
-    assert_one_line(otel_sysexit_cli(*arguments), *words, status=BAD_SETTING)
+    assert_one_line(otel_sysexit_cli(*arguments), *words, status=USAGE)
 
 
 @pytest.mark.parametrize(
     ("environ", "words", "status"),
     [
-        ({"OTEL_SYSEXIT_SYSCALLS": "opennat"}, ["OTEL_SYSEXIT_SYSCALLS", "nearest: openat"], BAD_SETTING),
-        ({"OTEL_SYSEXIT_QUIET": "1"}, ["OTEL_SYSEXIT_QUIET: '1' is neither true nor false"], BAD_SETTING),
-        ({"OTEL_CONFIG_FILE": "otel.yaml"}, ["OTEL_CONFIG_FILE is set"], BAD_SETTING),
+        ({"OTEL_SYSEXIT_SYSCALLS": "opennat"}, ["OTEL_SYSEXIT_SYSCALLS", "nearest: openat"], USAGE),
+        ({"OTEL_SYSEXIT_QUIET": "1"}, ["OTEL_SYSEXIT_QUIET: '1' is neither true nor false"], USAGE),
+        ({"OTEL_CONFIG_FILE": "otel.yaml"}, ["OTEL_CONFIG_FILE is set"], USAGE),
         ({"OTEL_SYSEXIT_BCC_PYTHON": "/nowhere/python"}, ["/nowhere/python", "No such file"], FAILURE),
     ],
 )
@@ -130,7 +144,7 @@ def test_the_agent_does_not_trace_itself():
         cwd=Path(otel_sysexit.__file__).parents[1],
     )
 
-    assert_one_line(done, "is this program itself", status=BAD_SETTING)
+    assert_one_line(done, "is this program itself", status=USAGE)
 
 
 @pytest.mark.skipif(os.geteuid() == 0 and shutil.which("setpriv") is None, reason="root, and no setpriv")

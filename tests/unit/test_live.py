@@ -1,16 +1,23 @@
 import re
+from dataclasses import replace
 
+import numpy as np
 import pytest
 from made_calls import START_UNIX_NS, Made, make_calls
 
+from otel_sysexit.addresses import Family
 from otel_sysexit.calls import Outcome
 from otel_sysexit.live import escape, format_lines
-from otel_sysexit.syscalls import Abi
+from otel_sysexit.selections import kernel_table, parse_selection
+from otel_sysexit.syscalls import NUMBERS, Abi, numbers
 
 
-def line(made: Made) -> str:
-    """Return the line of one call, without its times."""
-    (formatted,) = format_lines(make_calls(made), START_UNIX_NS, show_threads=False)
+def line(made: Made, *, has_texts: bool = True) -> str:
+    """Return the line of one call, without its times; without texts its arguments are numbers (`--args numbers`)."""
+    calls = make_calls(made)
+    if not has_texts:
+        calls = replace(calls, argument_text=np.zeros(1, np.uint16))
+    (formatted,) = format_lines(calls, START_UNIX_NS, show_threads=False)
     return re.sub(r"^\d+\.\d{6} | <\d+\.\d{6}>$", "", formatted)
 
 
@@ -19,7 +26,7 @@ def test_a_line_is_in_straces_habit() -> None:
     call = Made(
         "openat", (-100, 0x7F00, 0, 0), ret=3, paths=(b"/etc/hosts",), start_ns=123_456, duration_ns=21_900
     )
-    expected = '0.000123 openat(AT_FDCWD, "/etc/hosts", 0) = 3 <0.000022>'
+    expected = '0.000123 openat(AT_FDCWD, "/etc/hosts", O_RDONLY) = 3 <0.000022>'
     assert format_lines(make_calls(call), START_UNIX_NS, show_threads=False) == [expected]
 
 
@@ -135,7 +142,102 @@ def test_an_unknown_call_shows_all_registers() -> None:
 )
 def test_a_number_is_written_as_its_kind_reads_best(call: str, args: tuple[int, ...], shown: str) -> None:
     """Pointers, addresses and flags are hexadecimal, a mode octal, everything else decimal."""
+    assert line(Made(call, args), has_texts=False).partition(" = ")[0] == shown
+
+
+@pytest.mark.parametrize(
+    ("call", "args", "shown"),
+    [
+        ("lseek", (3, -5, 2), "lseek(3, -5, SEEK_END)"),
+        ("mprotect", (0x400000, 4096, 3), "mprotect(0x400000, 4096, PROT_READ|PROT_WRITE)"),
+        (
+            "mmap",
+            (0, 4096, 3, 0x22, 0xFFFFFFFF, 0),
+            "mmap(0, 4096, PROT_READ|PROT_WRITE, MAP_PRIVATE|MAP_ANONYMOUS, -1, 0)",
+        ),
+        ("ioctl", (0, 0x5401, 0x7FFE12345678), "ioctl(0, TCGETS, 0x7ffe12345678)"),
+        ("fcntl", (4, 2, 1), "fcntl(4, F_SETFD, FD_CLOEXEC)"),
+        ("setpriority", (0, 0, -20), "setpriority(PRIO_PROCESS, 0, -20)"),
+        ("pipe2", (0x7FFE12345678, 0x80000), "pipe2(0x7ffe12345678, O_CLOEXEC)"),
+        ("kill", (7, 9), "kill(7, SIGKILL)"),
+        ("socket", (2, 1, 0), "socket(AF_INET, SOCK_STREAM, IPPROTO_IP)"),
+    ],
+)
+def test_a_number_with_a_name_is_written_by_it(call: str, args: tuple[int, ...], shown: str) -> None:
+    """Flags, commands, signals and the like have names; what has none is a number."""
     assert line(Made(call, args)).partition(" = ")[0] == shown
+
+
+# --- descriptors and addresses ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("made", "shown"),
+    [
+        (Made("read", (3, 0, 9), files=(b"/etc/hosts",)), "read(3</etc/hosts>, NULL, 9)"),
+        (Made("read", (3, 0, 9), files=(b"socket:[42]",)), "read(3<socket:[42]>, NULL, 9)"),
+        (Made("sendfile", (4, 3, 0, 9), files=(b"/b", b"/a")), "sendfile(4</b>, 3</a>, NULL, 9)"),
+        (Made("sendfile", (4, 3, 0, 9), files=(None, b"/a")), "sendfile(4, 3</a>, NULL, 9)"),
+        (
+            Made("openat", (5, 1, 0o2000000), paths=(b"hosts",), files=(b"/etc",)),
+            'openat(5</etc>, "hosts", O_RDONLY|O_CLOEXEC)',
+        ),
+        (
+            Made("renameat2", (5, 1, 6, 2, 1), paths=(b"a", b"b"), files=(b"/x", b"/y")),
+            'renameat2(5</x>, "a", 6</y>, "b", RENAME_NOREPLACE)',
+        ),
+        (Made("close", (3,), files=(b"/long",), is_file_cut=True), "close(3</long...>)"),
+        (Made("close", (3,), files=(b"/a\nb\x1b[m",)), r"close(3</a\nb\x1b[m>)"),
+        (Made("close", (3,)), "close(3)"),
+    ],
+)
+def test_a_descriptor_shows_what_it_is(made: Made, shown: str) -> None:
+    """As strace -y has it: behind the number what was open under it, escaped; where nobody knows, the number alone."""
+    assert line(made).partition(" = ")[0] == shown
+
+
+@pytest.mark.parametrize(
+    ("made", "shown"),
+    [
+        (
+            Made("connect", (3, 0x7000, 16), address=(Family.IPV4, b"127.0.0.1", 80)),
+            "connect(3, 127.0.0.1:80, 16)",
+        ),
+        (Made("bind", (3, 0x7000, 28), address=(Family.IPV6, b"::1", 8080)), "bind(3, [::1]:8080, 28)"),
+        (
+            Made("accept", (3, 0x7000, 0x7080), 4, address=(Family.UNIX, b"/run/a b", 0)),
+            'accept(3, "/run/a b", 0x7080)',
+        ),
+        (
+            Made("getpeername", (3, 0x7000, 0x7080), address=(Family.UNIX, b"@a\x01", 0)),
+            r'getpeername(3, "@a\x01", 0x7080)',
+        ),
+        (
+            Made("sendto", (3, 1, 2, 0, 0x7000, 16), 2, address=(Family.IPV4, b"192.0.2.1", 53)),
+            "sendto(3, 0x1, 2, 0, 192.0.2.1:53, 16)",
+        ),
+        (
+            Made("recvfrom", (3, 1, 2, 0, 0x7000, 0x7080), 2, address=(Family.IPV4, b"192.0.2.1", 53)),
+            "recvfrom(3, 0x1, 2, 0, 192.0.2.1:53, 0x7080)",
+        ),
+        (Made("connect", (3, 0x7000, 16)), "connect(3, 0x7000, 16)"),
+    ],
+)
+def test_an_address_stands_in_its_arguments_place(made: Made, shown: str) -> None:
+    """Addresses are written as people do, unix sockets as paths; one that was not read is a pointer."""
+    assert line(made).partition(" = ")[0] == shown
+
+
+@pytest.mark.parametrize(
+    "call", [name for name in numbers(Abi.X86_64) if name in parse_selection("%net").names(Abi.X86_64)]
+)
+def test_every_call_with_an_address_shows_it(call: str) -> None:
+    """Whatever the kernel calls the argument, a call for whose address there is a place shows it there."""
+    entry = int(kernel_table(None)[Abi.X86_64 * NUMBERS + numbers(Abi.X86_64)[call]])
+    has_place = bool(entry >> 12 & 7)
+    shown = line(Made(call, (1, 2, 3, 4, 5, 6), address=(Family.IPV4, b"192.0.2.1", 53)))
+
+    assert ("192.0.2.1:53" in shown) == has_place
 
 
 def test_an_address_as_a_result_is_hexadecimal() -> None:
@@ -146,21 +248,22 @@ def test_an_address_as_a_result_is_hexadecimal() -> None:
 def test_the_mode_of_open_shows_only_where_it_counts() -> None:
     """Without O_CREAT its register holds whatever was there before."""
     assert (
-        line(Made("openat", (-100, 0, 0x80000, 0o123), paths=(b"a",))) == 'openat(AT_FDCWD, "a", 0x80000) = 0'
+        line(Made("openat", (-100, 0, 0x80000, 0o123), paths=(b"a",)))
+        == 'openat(AT_FDCWD, "a", O_RDONLY|O_CLOEXEC) = 0'
     )
-    assert line(Made("open", (0, 0o101, 0o600), paths=(b"a",))) == 'open("a", 0x41, 0600) = 0'
+    assert line(Made("open", (0, 0o101, 0o600), paths=(b"a",))) == 'open("a", O_WRONLY|O_CREAT, 0600) = 0'
 
 
 def test_two_paths_stand_in_their_places() -> None:
     """Directories and paths alternate in renameat2."""
     call = Made("renameat2", (-100, 1, 5, 2, 1), paths=(b"old", b"new"))
-    assert line(call) == 'renameat2(AT_FDCWD, "old", 5, "new", 0x1) = 0'
+    assert line(call) == 'renameat2(AT_FDCWD, "old", 5, "new", RENAME_NOREPLACE) = 0'
 
 
 def test_a_path_that_was_not_captured_is_a_pointer() -> None:
     """A bad pointer is shown as it is."""
     call = Made("openat", (-100, 0x1234, 0, 0), ret=-14, outcome=Outcome.FAILED)
-    assert line(call) == "openat(AT_FDCWD, 0x1234, 0) = -1 EFAULT (Bad address)"
+    assert line(call) == "openat(AT_FDCWD, 0x1234, O_RDONLY) = -1 EFAULT (Bad address)"
 
 
 def test_an_empty_path_is_shown_as_such() -> None:

@@ -1,6 +1,5 @@
 """The loader's ways to fail, each with the words that help: no bcc, another bcc, a child that dies, a kernel that refuses."""
 
-import mmap
 import sys
 from pathlib import Path
 
@@ -10,8 +9,9 @@ import pytest
 import otel_sysexit
 from otel_sysexit.errors import AgentError
 from otel_sysexit.kernel import capture, loader
-from otel_sysexit.kernel.capture import Loader, Request
+from otel_sysexit.kernel.capture import Loader
 from otel_sysexit.kernel.loader import LoadError
+from otel_sysexit.kernel.request import Request
 
 # What the unrelated project of that name on PyPI does when it is imported.
 FOREIGN = "import pytest_that_is_not_installed\n"
@@ -85,9 +85,7 @@ def request(python: Path | str | None = None, **choices: object) -> Request:
     """Return a request to the interpreter *python*."""
     facts = {
         "calls_bytes": 1 << 20,
-        "syscall_table": np.zeros(8, np.uint8),
-        "has_selection": False,
-        "wants_unknown": True,
+        "syscall_table": np.zeros(8, np.uint32),
     }
     return Request(**(facts | choices), bcc_python=None if python is None else str(python))
 
@@ -120,7 +118,8 @@ ASK_BCC_ONLY = f"""
 import sys
 sys.path.append({str(CHECKOUT)!r})
 from otel_sysexit.kernel import loader
-loader.check_kernel = loader.offset_flags = lambda: []
+loader.check_kernel = lambda: None
+loader.offset_flags = lambda subsystem, has_cgroups: []
 """
 
 
@@ -217,6 +216,42 @@ def test_the_users_environment_does_not_reach_the_child(tmp_path, monkeypatch):
     assert load(python) == "0"
 
 
+def test_a_request_of_any_size_arrives(tmp_path):
+    """More than a pipe holds reaches a child that reads late, word for word."""
+    head = """
+import json, os, sys
+asked = json.load(sys.stdin)
+keys, values, count = asked["contents"]["syscall_table"]
+message = f"{len(keys)} {count} {' '.join(sorted(asked))}"
+os.write(int(sys.argv[1]), json.dumps({"error": "x", "message": message}).encode())
+os._exit(1)
+"""
+    table = np.full(100_000, 7, np.uint32)
+
+    said = load(make_python(tmp_path, head), syscall_table=table)
+
+    assert said == f"{(400_000 + 2) // 3 * 4} 100000 bpf_dir cflags contents"
+
+
+def test_a_child_may_complain_at_length(tmp_path):
+    """A verifier's log is longer than a pipe holds: the child is not stopped by it, and the first complaint is found."""
+    log = "import sys; sys.stderr.write('note\\n' * 100_000 + 'error: at last\\n')\n"
+    python = make_python(tmp_path, log + answer('{"error": "load", "message": "they do not load"}'))
+
+    assert load(python) == "they do not load (error: at last)"
+
+
+def test_the_last_child_is_the_one_that_is_told_of(tmp_path, monkeypatch):
+    """What the first interpreter complained of is no reason of the second one's."""
+    complaint = "import sys; sys.stderr.write('error: no such module\\n')\n"
+    first = make_python(tmp_path, complaint + answer('{"error": "no-bcc", "message": "none"}'), "first")
+    second = make_python(tmp_path, answer('{"error": "load", "message": "second"}'), "second")
+    monkeypatch.setattr(capture.sys, "executable", str(first))
+    monkeypatch.setattr(capture, "_SYSTEM_PYTHON", str(second))
+
+    assert load(None) == "second (exit status 1)"
+
+
 # --- what is asked of the compiler ------------------------------------------------------------------------------------
 
 
@@ -244,16 +279,77 @@ def test_missing_bpf_sources_are_said(tmp_path, monkeypatch):
         capture.find_bpf_dir()
 
 
-def test_what_is_not_asked_for_is_not_compiled():
-    """Without a selection, filters and thresholds there are no macros for them."""
-    names = {flag.partition("=")[0] for flag in request().cflags()}
+class FakeBtf:
+    """A kernel that has everything that is asked for, at offset 7."""
 
-    assert names & {"-DSYSCALL_SET", "-DERRORS_ONLY", "-DMIN_DURATION_NS"} == set()
+    def __init__(self, _: bytes) -> None:
+        pass
+
+    def offset_of(self, _structure: str, _member: str) -> int:
+        """Return any number."""
+        return 7
+
+    def enumerator(self, enumeration: str, name: str) -> int:
+        """Return 3 for the CPU controller, and nothing for what no kernel has."""
+        return {("cgroup_subsys_id", "cpu_cgrp_id"): 3}[enumeration, name]
 
 
-def test_what_is_asked_for_is_compiled():
-    """Each choice is a macro, with its value where it has one."""
-    flags = request(has_selection=True, wants_unknown=False, errors_only=True, min_duration_ns=5).cflags()
+@pytest.fixture
+def fake_kernel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A kernel whose BTF is `FakeBtf`."""
+    (tmp_path / "vmlinux").touch()
+    monkeypatch.setattr(loader, "VMLINUX", tmp_path / "vmlinux")
+    monkeypatch.setattr(loader, "Btf", FakeBtf)
 
-    assert {"-DSYSCALL_SET", "-DWANT_UNKNOWN=0", "-DERRORS_ONLY", "-DMIN_DURATION_NS=5ULL"} <= set(flags)
-    assert f"-DCALLS_PAGES={(1 << 20) // mmap.PAGESIZE}" in flags
+
+@pytest.mark.usefixtures("fake_kernel")
+@pytest.mark.parametrize(
+    ("macros", "has_cgroups", "subsystem"),
+    [
+        ([], False, []),
+        (["-DSELECT_PID"], False, []),
+        (["-DSELECT_CGROUP"], True, []),
+        (["-DEXCLUDE_CGROUP", "-DCGROUP_SUBSYSTEM=cpu"], True, ["-DCGROUP_SUBSYSTEM=3"]),
+    ],
+)
+def test_the_kernel_is_asked_for_what_is_needed(macros, has_cgroups, subsystem):
+    """Members of cgroups are looked for where cgroups are; a controller's name becomes the index that this kernel gave it."""
+    flags = loader.kernel_flags(macros)
+
+    assert "-DTASK_STRUCT_TGID=7" in flags
+    assert ("-DCSS_SET_DFL_CGRP=7" in flags) == has_cgroups
+    assert [flag for flag in flags if flag.startswith("-DCGROUP_SUBSYSTEM=")] == subsystem
+
+
+@pytest.mark.usefixtures("fake_kernel")
+def test_a_kernel_without_a_member_is_said(monkeypatch):
+    """What is missing is named, in one line."""
+
+    def offset_of(_self: FakeBtf, structure: str, member: str) -> int:
+        raise KeyError(f"{structure}.{member}")
+
+    monkeypatch.setattr(FakeBtf, "offset_of", offset_of)
+    with pytest.raises(LoadError, match=r"lacks what is needed: 'task_struct\.tgid'") as caught:
+        loader.kernel_flags([])
+
+    assert caught.value.kind == "bad-btf"
+
+
+def test_a_failure_in_parallel_is_the_callers():
+    """What goes wrong in the forked child is raised where its result is asked for; what goes well is returned."""
+
+    def fail() -> list[str]:
+        raise LoadError("bad-btf", "no such member")
+
+    assert loader.in_parallel(lambda: ["-DA", "-DB=1"])() == ["-DA", "-DB=1"]
+    with pytest.raises(LoadError, match="no such member") as caught:
+        loader.in_parallel(fail)()
+    assert caught.value.kind == "bad-btf"
+
+
+def test_a_map_that_cannot_be_filled_is_said():
+    """A refusal by the kernel is an error of loading, with its reason."""
+    with Path("/dev/null").open() as no_map, pytest.raises(LoadError, match="cannot fill a map: ") as caught:
+        loader.fill(no_map.fileno(), bytes(4), bytes(4), 1)
+
+    assert caught.value.kind == "load"

@@ -15,10 +15,10 @@ import pytest
 from made_calls import Made, make_calls
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from otel_sysexit.calls import ExecStrings
 from otel_sysexit.identity import Process
 from otel_sysexit.otlp.spans import SpanEncoder
 from otel_sysexit.processes import Processes, read_start_boot_ns
+from otel_sysexit.strings import ExecStrings
 from otel_sysexit.traces import Windows
 
 DEADLINE_S = 20

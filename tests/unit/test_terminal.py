@@ -235,7 +235,7 @@ def test_a_narrow_terminal_keeps_what_matters(family: Family) -> None:
 def test_a_wide_terminal_shows_whole_calls(family: Family) -> None:
     """Two hundred columns cut nothing."""
     text = render(*batches_of(family), width=200)
-    assert "openat(0, NULL, 0) = -1 ENOENT (No such file or directory)" in text
+    assert "openat(0, NULL, O_RDONLY) = -1 ENOENT (No such file or directory)" in text
     assert "…" not in text
 
 

@@ -16,6 +16,7 @@ int main(void)
 	CALL("would block", SYS_read, pipes[0], (long)&byte, 1);
 	CALL("timed out", SYS_futex, (long)&word, 0, 0, (long)&past);
 	CALL("present file", SYS_openat, AT_FDCWD, (long)"/dev/null", O_RDONLY);
+	CALL("six arguments", SYS_process_vm_readv, 1, 2, 3, 4, 5, 6);
 	CALL("large value", SYS_mmap, 0, 4096, 3, 0x22, -1, 0);
 	return 0;
 }

@@ -6,8 +6,8 @@ static void *replace(void *unused)
 	char *const again[] = {"again", "second", NULL};
 	char *const environment[] = {NULL};
 
-	wait_for_blockers(-1);
-	wait_blocked(getpid(), getpid(), SYS_pause);
+	wait_for_blockers("");
+	wait_blocked(getpid(), getpid(), NR_PAUSE);
 	announce("execve", SYS_execve);
 	syscall(SYS_execve, "/proc/self/exe", again, environment);
 	fail("execve");
@@ -23,10 +23,10 @@ int main(int argc, char **argv)
 		CALL("second image", SYS_getppid, 0);
 		return 8;
 	}
-	start_blockers(-1);
+	start_blockers("");
 	if (pthread_create(&thread, NULL, replace, NULL))
 		fail("pthread_create");
-	announce("leader's pause", SYS_pause);
-	syscall(SYS_pause);
+	announce("leader's pause", NR_PAUSE);
+	syscall(PAUSE);
 	return 1;
 }

@@ -3,7 +3,7 @@
 
 static void *end_all(void *unused)
 {
-	wait_for_blockers(-1);
+	wait_for_blockers("");
 	announce("exit_group", SYS_exit_group);
 	syscall(SYS_exit_group, 5);
 	return unused;
@@ -11,7 +11,7 @@ static void *end_all(void *unused)
 
 static void *end_all_but_leader(void *unused)
 {
-	wait_blocked(getpid(), getpid(), SYS_pause);
+	wait_blocked(getpid(), getpid(), NR_PAUSE);
 	return end_all(unused);
 }
 
@@ -19,12 +19,12 @@ int main(int argc, char **argv)
 {
 	pthread_t thread;
 
-	start_blockers(-1);
+	start_blockers("");
 	if (argc < 2 || strcmp(argv[1], "thread") != 0)
 		end_all(NULL);
 	if (pthread_create(&thread, NULL, end_all_but_leader, NULL))
 		fail("pthread_create");
-	announce("leader's pause", SYS_pause);
-	syscall(SYS_pause);
+	announce("leader's pause", NR_PAUSE);
+	syscall(PAUSE);
 	return 1;
 }

@@ -3,7 +3,7 @@
  *
  * Each line is one write(2), so lines of several threads and processes never mix.
  * Times are CLOCK_BOOTTIME in ns, the clock that the kernel side stamps calls with.
- * Every program, and every child that calls watchdog(), ends itself after 30 s at most.
+ * Every program, and every child that calls watchdog(), ends itself after WATCHDOG_S seconds at most.
  */
 #ifndef FACTS_H
 #define FACTS_H
@@ -24,11 +24,44 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
+#include <ucontext.h>
 #include <unistd.h>
+
+/*
+ * Calls that younger architectures have no numbers of their own for, as the C library makes them there: number and
+ * arguments. The tests know what they are called then (conftest.py: own_name).
+ */
+#ifdef SYS_fork
+#define FORK SYS_fork, 0
+#define NR_FORK SYS_fork
+#define NR_VFORK SYS_vfork
+#else
+#define FORK SYS_clone, SIGCHLD
+#define NR_FORK SYS_clone
+#define NR_VFORK SYS_clone
+#endif
+#ifdef SYS_pause
+#define PAUSE SYS_pause, 0
+#define NR_PAUSE SYS_pause
+#else
+#define PAUSE SYS_ppoll, 0, 0, 0, 0
+#define NR_PAUSE SYS_ppoll
+#endif
+#ifdef SYS_poll
+#define POLL_LONG(wanted) SYS_poll, (long)(wanted), 1, 1000000
+#define NR_POLL SYS_poll
+#else
+#define POLL_LONG(wanted) SYS_ppoll, (long)(wanted), 1, (long)&(struct timespec){1000, 0}, 0
+#define NR_POLL SYS_ppoll
+#endif
+
+#ifndef WATCHDOG_S
+#define WATCHDOG_S 30
+#endif
 
 static inline void watchdog(void)
 {
-	alarm(30);
+	alarm(WATCHDOG_S);
 }
 
 __attribute__((constructor)) static inline void start_watchdog(void)
@@ -96,12 +129,21 @@ static inline long traced_call(const char *label, long nr, const long args[6])
 	return ret;
 }
 
-#define CALL(label, nr, ...) traced_call(label, nr, (const long[6]){__VA_ARGS__})
+/* CALL(label, nr, arguments): twice, so that FORK and the like are taken apart. */
+#define CALL(...) CALL_EXPANDED(__VA_ARGS__)
+#define CALL_EXPANDED(label, nr, ...) traced_call(label, nr, (const long[6]){__VA_ARGS__})
 
 static inline void fail(const char *what)
 {
 	fact("\"failed\": \"%s\", \"errno\": %d", what, errno);
 	_exit(99);
+}
+
+/* The kernel lacks what the test is about: it is skipped for this reason. */
+static inline void lack(const char *what)
+{
+	fact("\"lacks\": \"%s\"", what);
+	_exit(77);
 }
 
 static inline void nap(void)
@@ -152,6 +194,20 @@ static inline void wait_state(pid_t pid, pid_t tid, char state)
 		if (close_bracket && close_bracket[2] == state)
 			return;
 	}
+}
+
+/* In a handler: give the interrupted code this value as its call's result. */
+static inline void set_result(void *context, long value)
+{
+	mcontext_t *machine = &((ucontext_t *)context)->uc_mcontext;
+
+#if defined(__x86_64__)
+	machine->gregs[REG_RAX] = value;
+#elif defined(__i386__)
+	machine->gregs[REG_EAX] = value;
+#elif defined(__aarch64__)
+	machine->regs[0] = value;
+#endif
 }
 
 /* A handler that does nothing but be run. */

@@ -19,7 +19,7 @@ int main(void)
 {
 	struct clone_args args = {.exit_signal = SIGCHLD};
 
-	finish(CALL("fork", SYS_fork, 0), "child of fork", 11);
+	finish(CALL("fork", FORK), "child of fork", 11);
 	finish(CALL("clone", SYS_clone, SIGCHLD), "child of clone", 12);
 	finish(CALL("clone3", SYS_clone3, (long)&args, sizeof(args)), "child of clone3", 13);
 	return 0;

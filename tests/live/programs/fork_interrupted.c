@@ -5,6 +5,10 @@
  */
 #include "tracing.h"
 
+#ifndef __x86_64__
+#error "it looks into the registers of x86_64"
+#endif
+
 static void fork_once(void)
 {
 	long child;

@@ -19,7 +19,7 @@ int main(int argc, char **argv)
 	if (sender == 0)
 		storm(parent);
 	for (int i = 0; i < count; i++) {
-		child = syscall(SYS_fork);
+		child = syscall(FORK);
 		if (child == 0)
 			_exit(0);
 		if (child < 0)

@@ -1,6 +1,10 @@
 /* Calls by `int 0x80` in a 64-bit program, next to the same numbers by `syscall`. */
 #include "facts.h"
 
+#ifndef __x86_64__
+#error "int 0x80 is an instruction of x86"
+#endif
+
 static long int80(const char *label, long nr, long first)
 {
 	long long before = now_ns(), after;

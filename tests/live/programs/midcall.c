@@ -31,7 +31,7 @@ int main(void)
 
 	if (pthread_create(&threads[0], NULL, tick, NULL) || pthread_create(&threads[1], NULL, obey, NULL))
 		fail("pthread_create");
-	fact("\"pausing\": %d", own_tid());
-	syscall(SYS_pause);
+	fact("\"pausing\": %d, \"pause\": %d", own_tid(), NR_PAUSE);
+	syscall(PAUSE);
 	return 1;
 }

@@ -1,5 +1,9 @@
 /* A poll and then a nanosleep, each interrupted by SIGSTOP and SIGCONT and gone on with by restart_syscall. */
 #include "facts.h"
+
+#ifndef SYS_poll
+#error "there is no poll(2), and ppoll(2) is made again"
+#endif
 #include <poll.h>
 
 static int pipes[2];

@@ -4,6 +4,10 @@
  */
 #include "tracing.h"
 
+#ifndef __x86_64__
+#error "it looks into the registers of x86_64"
+#endif
+
 static void be_tampered_with(void)
 {
 	be_traced();

@@ -1,12 +1,36 @@
-/* Handlers that return to code whose rax is of various values; rt_sigreturn seems to return them. */
+/* Handlers that return to code whose result register has various values; rt_sigreturn seems to return them. */
 #include "facts.h"
-#include <ucontext.h>
+
+/* Run an instruction that does not exist while the register of results holds @value; returns what it holds then. */
+static long run_undefined_instruction(long value)
+{
+#if defined(__x86_64__)
+	asm volatile("ud2" : "+a"(value));
+	return value;
+#elif defined(__aarch64__)
+	register long result asm("x0") = value;
+
+	asm volatile("udf #0" : "+r"(result));
+	return result;
+#endif
+}
+
+static void skip_undefined_instruction(void *context)
+{
+	mcontext_t *machine = &((ucontext_t *)context)->uc_mcontext;
+
+#if defined(__x86_64__)
+	machine->gregs[REG_RIP] += 2;
+#elif defined(__aarch64__)
+	machine->pc += 4;
+#endif
+}
 
 static void skip_instruction(int signal, siginfo_t *info, void *context)
 {
 	(void)signal;
 	(void)info;
-	((ucontext_t *)context)->uc_mcontext.gregs[REG_RIP] += 2;
+	skip_undefined_instruction(context);
 }
 
 int main(void)
@@ -21,7 +45,7 @@ int main(void)
 	for (unsigned int i = 0; i < sizeof(values) / sizeof(values[0]); i++) {
 		value = values[i];
 		before = now_ns();
-		asm volatile("ud2" : "+a"(value));
+		value = run_undefined_instruction(value);
 		report("rt_sigreturn", SYS_rt_sigreturn, value, own_tid(), before, now_ns());
 	}
 	return 0;

@@ -4,7 +4,6 @@
  * as a new child sees it; "newborn": the filtered call is the first of a new child.
  */
 #include "filters.h"
-#include <ucontext.h>
 
 static const struct {
 	const char *name;
@@ -13,7 +12,7 @@ static const struct {
 } cases[] = {
 	{"errno", SECCOMP_RET_ERRNO | EXDEV, SYS_getppid},
 	{"zero", SECCOMP_RET_ERRNO | 0, SYS_getppid},
-	{"fork", SECCOMP_RET_ERRNO | 0, SYS_fork},
+	{"fork", SECCOMP_RET_ERRNO | 0, NR_FORK},
 	{"newborn", SECCOMP_RET_ERRNO | EXDEV, SYS_getppid},
 	{"trace", SECCOMP_RET_TRACE, SYS_getppid},
 	{"trap", SECCOMP_RET_TRAP, SYS_getppid},
@@ -25,12 +24,12 @@ static void answer_trap(int signal, siginfo_t *info, void *context)
 {
 	(void)signal;
 	(void)info;
-	((ucontext_t *)context)->uc_mcontext.gregs[REG_RAX] = 77;
+	set_result(context, 77);
 }
 
 static void be_born(void)
 {
-	pid_t child = syscall(SYS_fork);
+	pid_t child = syscall(FORK);
 
 	if (child == 0) {
 		CALL("newborn's first", SYS_getppid, 0);

@@ -8,13 +8,13 @@ int main(void)
 
 	if (child == 0) {
 		watchdog();
-		start_blockers(SYS_pause);
-		wait_for_blockers(SYS_pause);
-		announce("leader's pause", SYS_pause);
-		syscall(SYS_pause);
+		start_blockers("blocked pause");
+		wait_for_blockers("blocked pause");
+		announce("leader's pause", NR_PAUSE);
+		syscall(PAUSE);
 		_exit(1);
 	}
-	wait_blocked(child, child, SYS_pause);
+	wait_blocked(child, child, NR_PAUSE);
 	kill(child, SIGKILL);
 	status = reap(child);
 	fact("\"killed\": %d, \"signal\": %d", child, WIFSIGNALED(status) ? WTERMSIG(status) : 0);

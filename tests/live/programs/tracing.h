@@ -23,6 +23,7 @@ static inline void begin_tracing(pid_t child)
 		fail("setoptions");
 }
 
+#ifdef __x86_64__ /* what looks into registers is written for it */
 /* Let the child go on to its next stop at a call's enter or exit; registers as they are there. */
 static inline struct user_regs_struct next_stop(pid_t child, int request)
 {
@@ -58,6 +59,7 @@ static inline void set_registers(pid_t child, struct user_regs_struct *registers
 	if (ptrace(PTRACE_SETREGS, child, 0, registers))
 		fail("setregs");
 }
+#endif
 
 static inline int finish_tracing(pid_t child)
 {

@@ -3,6 +3,10 @@
  * SIGILL, or (newer: uprobe) with an error.
  */
 #include "facts.h"
+
+#ifndef __x86_64__
+#error "the calls uprobe and uretprobe are those of x86_64"
+#endif
 #include <setjmp.h>
 
 static sigjmp_buf after_signal;

@@ -1,7 +1,6 @@
 /* Syscall user dispatch: getppid goes to a handler of the program's own, not to the kernel. */
 #include "facts.h"
 #include <sys/prctl.h>
-#include <ucontext.h>
 
 static volatile char selector;
 
@@ -10,7 +9,7 @@ static void emulate(int signal, siginfo_t *info, void *context)
 	(void)signal;
 	(void)info;
 	selector = 0;
-	((ucontext_t *)context)->uc_mcontext.gregs[REG_RAX] = 4242;
+	set_result(context, 4242);
 }
 
 int main(void)
@@ -22,7 +21,7 @@ int main(void)
 	if (sigaction(SIGSYS, &action, NULL))
 		fail("sigaction");
 	if (prctl(59 /* PR_SET_SYSCALL_USER_DISPATCH */, 1, 0, 0, &selector))
-		fail("user dispatch");
+		lack("syscall user dispatch");
 	before = now_ns();
 	selector = 1;
 	ret = syscall(SYS_getppid);

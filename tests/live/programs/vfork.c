@@ -14,7 +14,7 @@ int main(void)
 		_exit(3);
 	}
 	after = now_ns();
-	report("vfork", SYS_vfork, child, own_tid(), before, after);
+	report("vfork", NR_VFORK, child, own_tid(), before, after);
 	fact("\"child\": \"child of vfork\", \"pid\": %d, \"status\": %d", child, WEXITSTATUS(reap(child)));
 
 	before = now_ns();
@@ -24,7 +24,7 @@ int main(void)
 		_exit(4);
 	}
 	after = now_ns();
-	report("vfork and exec", SYS_vfork, child, own_tid(), before, after);
+	report("vfork and exec", NR_VFORK, child, own_tid(), before, after);
 	fact("\"child\": \"exec after vfork\", \"pid\": %d, \"status\": %d", child, WEXITSTATUS(reap(child)));
 	return 0;
 }

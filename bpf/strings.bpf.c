@@ -1,0 +1,130 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/*
+ * Texts that calls and execs refer to: records of a size, each named by the CPU
+ * it was made on and a number of that CPU.
+ */
+
+/* Of the next string. */
+BPF_PERCPU_ARRAY(string_seqs, u64, 1);
+/* Nothing but zeros: what is too long to be cleared by inlined stores is cleared from here. */
+struct zeros {
+	char text[STRING_SIZE];
+};
+BPF_ARRAY(zeros, struct zeros, 1);
+
+#define INLINED_MAX 512	/* more stores than this many bytes need, LLVM makes a call of, and there is no such function */
+
+/* Every byte is zero or set, but for text and length, which come next. */
+static __always_inline void begin_string(struct string_record *record, u8 role, u32 seq, u16 cpu)
+{
+#if STRING_SIZE <= INLINED_MAX
+	__builtin_memset(record, 0, sizeof(*record));
+#else
+	u32 zero = 0;
+	struct zeros *none = zeros.lookup(&zero);
+
+	__builtin_memset(record, 0, __builtin_offsetof(struct string_record, text));
+	if (none)
+		bpf_probe_read_kernel(record->text, STRING_SIZE, none);
+#endif
+	record->seq = seq;
+	record->cpu = cpu;
+	record->role = role;
+}
+
+/* *length*: as a helper returned it for a text, its NUL included; negative: it could not be read. */
+static __always_inline void end_text(struct string_record *record, int length)
+{
+	if (length < 0)
+		count_atomically(LEDGER_STRINGS_UNREADABLE);
+	record->length = length < 0 ? length : length - 1;
+}
+
+/* The same for the *length* bytes of something that is no text. */
+static __always_inline void end_bytes(struct string_record *record, int error, u32 length)
+{
+	if (error)
+		count_atomically(LEDGER_STRINGS_UNREADABLE);
+	record->length = error ? error : (s32)length;
+}
+
+static __always_inline u32 next_string_seq(void)
+{
+	u32 zero = 0;
+	u64 *seq = string_seqs.lookup(&zero);
+
+	return seq ? (u32)(*seq += 1) : 0;
+}
+
+/* An argument by a number that differs: a choice of constants, since old verifiers refuse a variable index into ring memory. */
+static __always_inline u64 argument(struct call_record *record, u32 one_plus_index)
+{
+	return one_plus_index == 1 ? record->args[0] : one_plus_index == 2 ? record->args[1] :
+	       one_plus_index == 3 ? record->args[2] : one_plus_index == 4 ? record->args[3] :
+	       one_plus_index == 5 ? record->args[4] : record->args[5];
+}
+
+static __always_inline void emit_path(struct call_record *record, u64 address, u8 role)
+{
+	struct string_record *string = strings.ringbuf_reserve(sizeof(struct string_record));
+
+	if (!string) {
+		count_atomically(LEDGER_STRINGS_DROPPED);
+		return;
+	}
+	begin_string(string, role, record->string_seq, record->string_cpu);
+	end_text(string, bpf_probe_read_user_str(string->text, STRING_READ, (void *)address));
+	strings.ringbuf_submit(string, BPF_RB_NO_WAKEUP);
+}
+
+#define ADDRESS_SIZE 128	/* of struct sockaddr_storage: no address is longer */
+
+/* A struct sockaddr. accept, recvfrom and their like wrote it, and its length, before they returned. */
+static __always_inline void emit_address(struct call_record *record, u32 entry)
+{
+	u64 address = argument(record, ENTRY_ARGUMENT(entry, ENTRY_ADDRESS));
+	u64 given = argument(record, ENTRY_ARGUMENT(entry, ENTRY_ADDRESS_LENGTH));
+	struct string_record *string;
+	u32 length = given;
+	int error;
+
+	if (entry & ENTRY_IS_ADDRESS_OUT && bpf_probe_read_user(&length, sizeof(length), (void *)given))
+		length = 0;
+	if (!length)	/* none was wanted, or none is there */
+		return;
+	string = strings.ringbuf_reserve(sizeof(struct string_record));
+	if (!string) {
+		count_atomically(LEDGER_STRINGS_DROPPED);
+		return;
+	}
+	begin_string(string, STRING_ADDRESS, record->string_seq, record->string_cpu);
+	if (length > ADDRESS_SIZE)
+		length = ADDRESS_SIZE;
+	error = bpf_probe_read_user(string->text, length, (void *)address);
+	end_bytes(string, error, length);
+	strings.ringbuf_submit(string, BPF_RB_NO_WAKEUP);
+}
+
+/*
+ * Texts of a call that survived the filters, read at exit: the kernel has just
+ * read that memory, so it is there. Returns whether there may be any.
+ */
+static __always_inline bool emit_strings(struct call_record *record, u32 entry)
+{
+	u32 first = ENTRY_ARGUMENT(entry, ENTRY_FIRST_PATH), second = ENTRY_ARGUMENT(entry, ENTRY_SECOND_PATH);
+	u64 address = argument(record, ENTRY_ARGUMENT(entry, ENTRY_ADDRESS));
+	bool has_address = ENTRY_ARGUMENT(entry, ENTRY_ADDRESS) && address &&
+			   (!(entry & ENTRY_IS_ADDRESS_OUT) || record->ret >= 0);
+
+	if (!first && !has_address)
+		return false;
+	record->string_cpu = bpf_get_smp_processor_id();
+	record->string_seq = next_string_seq();
+	if (first)
+		emit_path(record, argument(record, first), STRING_FIRST_PATH);
+	if (second)
+		emit_path(record, argument(record, second), STRING_SECOND_PATH);
+	if (has_address)
+		emit_address(record, entry);
+	return true;
+}

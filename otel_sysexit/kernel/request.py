@@ -1,0 +1,170 @@
+"""
+What to compile and load: choices → macros and contents of maps.
+
+In: arrays and numbers, checked by config.py, selections.py and targets.py. Out: what the loader child needs, as JSON. A
+macro is a choice that costs nothing when it is not made; the macros are explained in bpf/base.bpf.c.
+"""
+
+import base64
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from otel_sysexit.kernel.records import (
+    ERRNO_IS_KEPT,
+    ERRNO_IS_WANTED,
+    GLOB_SIZE,
+    NR_LIMIT,
+    SELECTOR_KEY,
+    STRING_LIMIT_DEFAULT,
+    Entry,
+)
+
+PAGE_SIZE: Final = os.sysconf("SC_PAGESIZE")
+TASKS_BYTES: Final = 4 << 20
+"""Size of the rings of tasks, exec strings and files."""
+PENDING_ENTRIES: Final = 32_768
+PENDING_ENTRIES_ALL: Final = 131_072
+"""With every thread of the host as a target."""
+
+
+@dataclass(frozen=True, slots=True)
+class Thresholds:
+    """A duration for calls, with exceptions."""
+
+    default_ns: int
+    by_call_ns: npt.NDArray[np.uint64] | None = None
+    """u8[ABI_COUNT * NR_LIMIT]; None: the default for all."""
+
+    def cflags(self, name: str) -> list[str]:
+        """Return the macros *name*_NS and, with exceptions, *name*_BY_CALL."""
+        exceptions = [] if self.by_call_ns is None else [f"-D{name}_BY_CALL"]
+        return [f"-D{name}_NS={self.default_ns}ULL", *exceptions]
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Who is a target (bpf/selection.bpf.c), beside the threads that the agent adds."""
+
+    cflags: Sequence[str] = ()
+    """SELECT_..., EXCLUDE_..., EXE_GLOBS..., NO_FOLLOW, CGROUP_SUBSYSTEM."""
+    keys: Sequence[bytes] = ()
+    """Of `selection`: dtype SELECTOR_KEY each."""
+    globs: Sequence[bytes] = ()
+    """Patterns for the executable's path, at most GLOB_LENGTH_MAX bytes each: those that choose, then the others."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """Everything that was asked of the kernel side."""
+
+    calls_bytes: int
+    """Size of the ring of calls: a power of two, at least a page."""
+    syscall_table: npt.NDArray[np.uint32]
+    """u4[ABI_COUNT * NR_LIMIT]: entries as drawn in bpf/records.h."""
+    has_set: bool = False
+    """Whether calls not marked in the table are left out."""
+    wants_unknown: bool = True
+    """With a set: whether numbers outside the table are recorded."""
+    args: int = 2
+    """0: none, 1: numbers, 2: what they mean, too."""
+    has_command_args: bool = False
+    string_limit: int = STRING_LIMIT_DEFAULT
+    """Bytes of a string that are kept."""
+    errors_only: bool = False
+    wanted_errnos: npt.NDArray[np.uint8] | None = None
+    """u1[4096], 1 where a call with that errno (0: none) is recorded; None: whatever it is."""
+    min_duration: Thresholds | None = None
+    sample_threshold: int = 0
+    """Of 2^32 calls so many are left out, at random."""
+    has_max_rate: bool = False
+    """Whether the threshold is told at run time (`Capture.set_rate`)."""
+    kept_errnos: npt.NDArray[np.uint8] | None = None
+    """u1[4096], 1 where a call with that errno is never sampled out."""
+    keep_slow: Thresholds | None = None
+    selection: Selection = field(default_factory=Selection)
+    own_tgid: int = 0
+    """The agent's process: never a target."""
+    bcc_python: str | None = None
+    """Interpreter that has bcc; None: this one, then the system's."""
+
+    @property
+    def strings_bytes(self) -> int:
+        """Size of the ring of strings: enough when one call in five has a path."""
+        return max(self.calls_bytes // 2, PAGE_SIZE)
+
+    @property
+    def pending_entries(self) -> int:
+        """Threads that can be followed at once."""
+        return PENDING_ENTRIES_ALL if "-DSELECT_ALL" in self.selection.cflags else PENDING_ENTRIES
+
+    def cflags(self) -> list[str]:
+        """Return the macros of bpf/ for this request."""
+        flags = [
+            f"-DCALLS_PAGES={self.calls_bytes // PAGE_SIZE}",
+            f"-DSTRINGS_PAGES={self.strings_bytes // PAGE_SIZE}",
+            f"-DTASKS_PAGES={TASKS_BYTES // PAGE_SIZE}",
+            f"-DPENDING_ENTRIES={self.pending_entries}",
+            f"-DSTRING_LIMIT={self.string_limit}",
+            f"-DARGS={self.args}",
+            f"-DOWN_TGID={self.own_tgid}",
+            *self.selection.cflags,
+        ]
+        if self.has_set:
+            flags += ["-DSYSCALL_SET", f"-DWANT_UNKNOWN={int(self.wants_unknown)}"]
+        if self.min_duration is not None:
+            flags += self.min_duration.cflags("MIN_DURATION")
+        if self.sample_threshold:
+            flags.append(f"-DSAMPLE_THRESHOLD={self.sample_threshold}U")
+        if self.keep_slow is not None:
+            flags += self.keep_slow.cflags("KEEP_SLOW")
+        choices = {
+            "COMMAND_ARGS": self.has_command_args,
+            "ERRORS_ONLY": self.errors_only,
+            "ERRNO_SET": self.wanted_errnos is not None,
+            "MAX_RATE": self.has_max_rate,
+            "KEEP_ERRORS": self.kept_errnos is not None,
+        }
+        return flags + [f"-D{name}" for name, is_made in choices.items() if is_made]
+
+    def contents(self) -> dict[str, tuple[bytes, bytes, int]]:
+        """Return by name of a map: its keys one behind the other, its values, and how many there are."""
+        found: dict[str, tuple[bytes, bytes, int]] = {"syscall_table": _array(self.syscall_table)}
+        if self.has_set:
+            is_wanted = (self.syscall_table & (Entry.IS_WANTED | Entry.IS_BIRTH)) != 0
+            found["unwanted_numbers"] = _array(~is_wanted.reshape(-1, NR_LIMIT).any(axis=0))
+        errnos = np.zeros(4096, np.uint8)
+        for marked, bit in ((self.wanted_errnos, ERRNO_IS_WANTED), (self.kept_errnos, ERRNO_IS_KEPT)):
+            if marked is not None:
+                errnos |= (marked != 0).astype(np.uint8) * np.uint8(bit)
+        found["errnos"] = _array(errnos)
+        for name, durations in (("min_durations", self.min_duration), ("keep_slow", self.keep_slow)):
+            if durations is not None and durations.by_call_ns is not None:
+                found[name] = _array(durations.by_call_ns)
+        selection = self.selection
+        keys = b"".join(selection.keys)
+        found["selection"] = keys, b"\1" * len(selection.keys), len(keys) // SELECTOR_KEY.itemsize
+        globs = b"".join(glob.ljust(GLOB_SIZE, b"\0") for glob in selection.globs)
+        count = len(selection.globs)
+        found["exe_globs"] = np.arange(count, dtype="<u4").tobytes(), globs, count
+        return {name: content for name, content in found.items() if content[2]}
+
+    def to_json(self, bpf_dir: str) -> str:
+        """Return it for the loader, with the folder of the BPF sources."""
+        contents = {
+            name: [base64.b64encode(keys).decode(), base64.b64encode(values).decode(), count]
+            for name, (keys, values, count) in self.contents().items()
+        }
+        message: dict[str, Any] = {"bpf_dir": bpf_dir, "cflags": self.cflags(), "contents": contents}
+        return json.dumps(message)
+
+
+def _array(values: npt.NDArray[Any]) -> tuple[bytes, bytes, int]:
+    """Return the elements of an array map that are not 0, as it begins with zeros."""
+    index = np.flatnonzero(values)
+    return index.astype("<u4").tobytes(), values[index].tobytes(), len(index)

@@ -1,0 +1,76 @@
+"""
+Rings → identified calls: what is read when, so that whatever a call refers to is there.
+
+In: a `Capture`. Out: batches of `Calls` with their threads; processes that ended are in `Processes`. It knows nothing
+of traces, exporters or terminals.
+"""
+
+import time
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from otel_sysexit.calls import Calls, Decoder
+from otel_sysexit.kernel import records
+from otel_sysexit.kernel.capture import Capture
+from otel_sysexit.kernel.ring import Ring
+from otel_sysexit.processes import Processes
+
+_BUSY_SECONDS: Final = 0.005
+"""How long a record that is being written on another CPU is waited for."""
+_STRINGS_AT_ONCE: Final = 4_096
+"""Of each ring, while something is missing."""
+
+
+def _read_all(ring: Ring) -> npt.NDArray[Any]:
+    """Return all records of *ring*, those included that are being written right now."""
+    parts = [ring.read(ring.waiting())]
+    end = time.monotonic() + _BUSY_SECONDS
+    while ring.waiting() and time.monotonic() < end:
+        parts.append(ring.read(ring.waiting()))
+    return np.concatenate(parts) if len(parts) > 1 else parts[0]
+
+
+class Reader:
+    """Reads the rings of one capture."""
+
+    def __init__(self, capture: Capture, decoder: Decoder, processes: Processes) -> None:
+        """Fill *processes* and decode with *decoder*, which keep what later calls will ask for."""
+        self._capture = capture
+        self._decoder = decoder
+        self._processes = processes
+        self.no_calls = decoder.decode(np.empty(0, records.CALL))
+
+    def read(self, limit: int) -> Calls:
+        """Return the next *limit* calls at most, and take in what happened to tasks until now."""
+        capture = self._capture
+        # In this order: what a call or a task refers to is submitted before it, so it is read after it.
+        calls = capture.calls.read(limit)
+        tasks = _read_all(capture.tasks)
+        produced = capture.calls.produced
+        exec_strings = _read_all(capture.exec_strings)
+        if len(tasks) or len(exec_strings):
+            self._processes.learn(tasks, self._decoder.strings.take_execs(tasks, exec_strings), produced)
+        if not len(calls):
+            return self.no_calls
+        self._read_strings(calls)
+        self._read_files(calls)
+        return self._processes.identify(self._decoder.decode(calls))
+
+    def _read_files(self, calls: npt.NDArray[Any]) -> None:
+        """Read what *calls* (dtype CALL) may name; the others wait in their ring, as the calls that name them do in theirs."""
+        ring, files = self._capture.files, self._decoder.files
+        end = time.monotonic() + _BUSY_SECONDS
+        while files.lacks(calls["files"]) and time.monotonic() < end:
+            files.add(ring.read(_STRINGS_AT_ONCE))
+            if not ring.waiting():
+                break
+
+    def _read_strings(self, calls: npt.NDArray[Any]) -> None:
+        """Read what *calls* (dtype CALL) name; wait a moment for what another CPU is just writing."""
+        ring, strings = self._capture.strings, self._decoder.strings
+        strings.add(ring.read(strings.wanted(calls)))
+        end = time.monotonic() + _BUSY_SECONDS
+        while ring.waiting() and strings.lacks(calls) and time.monotonic() < end:
+            strings.add(ring.read(_STRINGS_AT_ONCE))

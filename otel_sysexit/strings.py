@@ -1,0 +1,195 @@
+"""
+Strings that calls and execs refer to: kept until what names them comes.
+
+In: STRING records of two rings, and the CALL and TASK records that name them. Out: for a batch of calls the texts of its paths
+and its addresses; for tasks what was executed. Strings are submitted before what refers to them, so they are read after it.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from otel_sysexit.addresses import NO_ADDRESSES, Addresses, make_addresses
+from otel_sysexit.kernel import records
+from otel_sysexit.texts import NO_TEXTS, Texts, make_texts
+
+_SLACK: Final = 1_024
+_EXEC_PATHS_MAX: Final = 4_096
+_ROLES: Final = (records.StringRole.FIRST_PATH, records.StringRole.SECOND_PATH, records.StringRole.ADDRESS)
+_STRINGS_A_CALL_MAX: Final = 2
+
+
+@dataclass(frozen=True, slots=True)
+class ExecStrings:
+    """What the kernel said of an exec; "" where it could not."""
+
+    filename: str = ""
+    """As given to execve."""
+    command: str = ""
+    """argv[0]."""
+    executable: str = ""
+    """Bare name of the file that became the program; of a script: its interpreter's."""
+    args: tuple[str, ...] = ()
+    """argv, where it was asked for; what was cut off ends with "..."."""
+
+    def path(self) -> str | None:
+        """Return the executable's path, where the file name given is one."""
+        is_path = self.filename.startswith("/") and not self.filename.startswith("/dev/fd/")
+        return self.filename if is_path and self.filename.rpartition("/")[2] == self.executable else None
+
+
+@dataclass(frozen=True, slots=True)
+class CallTexts:
+    """What the n calls of a batch name."""
+
+    path_row: npt.NDArray[np.int32]
+    """i4[n, 2]: rows of *paths* with the first and second path argument; -1: none."""
+    paths: Texts
+    address_row: npt.NDArray[np.int32]
+    """i4[n]: row of *addresses*; -1: none."""
+    addresses: Addresses
+
+
+class Strings:
+    """Strings that were read and may still be asked for."""
+
+    def __init__(self, string_dtype: np.dtype[Any], limit: int) -> None:
+        """*string_dtype*: of the records; *limit*: the bytes of a text in them."""
+        self._limit = limit
+        self._strings = np.empty(0, string_dtype)
+        self._last_seqs: dict[int, np.uint32] = {}
+        """Number of the last string that came, by CPU."""
+        self._execs = np.empty(0, string_dtype)
+        self._exec_paths = np.empty(0, string_dtype)
+
+    def wanted(self, calls: npt.NDArray[Any]) -> int:
+        """
+        Return how many more strings to read for *calls* (dtype CALL).
+
+        Strings come nearly in the order of their calls, two a call at most; CPUs get ahead of each other by a few. What only
+        later calls ask for is better left in the kernel's ring.
+        """
+        named = int(np.count_nonzero(calls["kind_flags"] & records.HAS_STRING))
+        return max(_STRINGS_A_CALL_MAX * named + _SLACK - len(self._strings), 0)
+
+    def lacks(self, calls: npt.NDArray[Any]) -> bool:
+        """Whether *calls* (dtype CALL) name strings that were not added yet and can still come: not those that were dropped."""
+        is_named = (calls["kind_flags"] & records.HAS_STRING) != 0
+        # What execs name comes by another ring, which was read already.
+        named = calls[is_named & (calls["string_cpu"] < records.EXEC_STRINGS)]
+        missing = named[~np.isin(_keys(named, "string_"), _keys(self._strings))]
+        for cpu in np.unique(missing["string_cpu"]).tolist():
+            last = self._last_seqs.get(cpu)
+            # On a CPU strings come in the order of their numbers, which go round at 2^32: what was overtaken was dropped.
+            ahead = 0 if last is None else last - missing["string_seq"][missing["string_cpu"] == cpu]
+            if not np.all((ahead > 0) & (ahead < 1 << 31)):
+                return True
+        return False
+
+    def add(self, strings: npt.NDArray[Any]) -> None:
+        """Keep *strings* (dtype STRING) for the calls that name them."""
+        self._strings = np.concatenate((self._strings, strings)) if len(self._strings) else strings
+        for cpu in np.unique(strings["cpu"]).tolist():
+            self._last_seqs[cpu] = strings["seq"][strings["cpu"] == cpu][-1]
+
+    def take_execs(self, tasks: npt.NDArray[Any], strings: npt.NDArray[Any]) -> dict[int, ExecStrings]:
+        """
+        Return what was executed, by row of *tasks* (dtype TASK), for those that are execs.
+
+        *strings* (dtype STRING) were read after *tasks*. The paths among them are kept for the execs' calls.
+        """
+        is_path = strings["role"] == records.StringRole.FIRST_PATH
+        self._exec_paths = np.concatenate((self._exec_paths, strings[is_path]))[-_EXEC_PATHS_MAX:]
+        self._execs = np.concatenate((self._execs, strings))
+        rows = np.flatnonzero(tasks["kind"] == records.TaskKind.EXEC)
+        wanted = _keys(tasks[rows], "string_")
+        is_wanted = np.isin(_keys(self._execs), wanted)
+        texts: dict[tuple[int, int], bytes] = {}
+        cut: set[int] = set()
+        for string in self._execs[is_wanted]:
+            raw = string["text"].tobytes()[: min(max(int(string["length"]), 0), self._limit)]
+            texts[int(_keys(string)), int(string["role"])] = raw
+            if string["role"] == records.StringRole.ARGV and string["length"] > self._limit:
+                cut.add(int(_keys(string)))
+        self._execs = self._execs[~is_wanted][-_EXEC_PATHS_MAX:]
+
+        def text(key: int, role: records.StringRole) -> str:
+            return texts.get((key, role), b"").decode(errors="backslashreplace")
+
+        return {
+            row: ExecStrings(
+                filename=text(key, records.StringRole.FIRST_PATH),
+                command=text(key, records.StringRole.COMMAND),
+                executable=text(key, records.StringRole.EXECUTABLE),
+                args=_split_argv(texts.get((key, records.StringRole.ARGV), b""), is_cut=key in cut),
+            )
+            for row, key in zip(rows.tolist(), wanted.tolist(), strict=True)
+        }
+
+    def join(self, calls: npt.NDArray[Any]) -> CallTexts:
+        """Find the strings of each of *calls* (dtype CALL) by number; keep what only later calls can ask for."""
+        found = np.full((len(calls), len(_ROLES)), -1, np.int32)
+        kept = np.concatenate((self._exec_paths, self._strings)) if len(self._exec_paths) else self._strings
+        if not len(kept):
+            return CallTexts(found[:, :2], NO_TEXTS, found[:, 2], NO_ADDRESSES)
+        rows = np.flatnonzero(calls["kind_flags"] & records.HAS_STRING)
+        wanted, have = _keys(calls[rows], "string_"), _keys(kept)
+        is_used = np.zeros(len(kept), np.bool_)
+        for column, role in enumerate(_ROLES):
+            candidates = np.flatnonzero(kept["role"] == role)
+            if not len(candidates) or not len(wanted):
+                continue
+            order = candidates[np.argsort(have[candidates], kind="stable")]
+            # The last of equal ones: a thread's id, by which execs are named, may have been another's before.
+            at = (np.searchsorted(have[order], wanted, side="right") - 1).clip(min=0)
+            matches = have[order[at]] == wanted
+            found[rows[matches], column] = order[at[matches]]
+            is_used[order[at[matches]]] = True
+        path_row, paths = self._take(
+            kept, found[:, :2], is_used & (kept["role"] != records.StringRole.ADDRESS)
+        )
+        used = np.flatnonzero(is_used & (kept["role"] == records.StringRole.ADDRESS) & (kept["length"] >= 0))
+        row_of_used, addresses = make_addresses(kept[used])
+        renumber = np.full(len(kept) + 1, -1, np.int32)
+        renumber[used] = row_of_used
+        first = len(self._exec_paths)
+        self._exec_paths = self._exec_paths[~is_used[:first]]
+        self._strings = self._strings[~is_used[first:]]
+        self._forget_older(calls[rows])
+        return CallTexts(path_row, paths, renumber[found[:, 2]], addresses)
+
+    def _take(
+        self, kept: npt.NDArray[Any], found: npt.NDArray[np.int32], is_used: npt.NDArray[np.bool_]
+    ) -> tuple[npt.NDArray[np.int32], Texts]:
+        """Return the texts of the used rows of *kept*, and *found* as rows of these; -1 where one could not be read."""
+        used = np.flatnonzero(is_used & (kept["length"] >= 0))
+        renumber = np.full(len(kept) + 1, -1, np.int32)
+        renumber[used] = np.arange(len(used))
+        return renumber[found], make_texts(kept[used], self._limit)
+
+    def _forget_older(self, calls: npt.NDArray[Any]) -> None:
+        """Drop strings that nobody will ask for: on a CPU calls come in the order of their strings."""
+        if not len(self._strings):
+            return
+        is_over = np.zeros(len(self._strings), np.bool_)
+        for cpu in np.unique(calls["string_cpu"]).tolist():
+            mine = calls[calls["string_cpu"] == cpu]
+            # Numbers go round at 2^32.
+            age = mine["string_seq"][-1] - self._strings["seq"]
+            is_over |= (self._strings["cpu"] == cpu) & (age < np.uint32(1 << 31))
+        self._strings = self._strings[~is_over]
+
+
+def _split_argv(raw: bytes, *, is_cut: bool) -> tuple[str, ...]:
+    """Return arguments that lie one behind the other, each with a NUL."""
+    if not raw:
+        return ()
+    args = [part.decode(errors="backslashreplace") for part in raw.removesuffix(b"\0").split(b"\0")]
+    return (*args[:-1], args[-1] + "...") if is_cut else tuple(args)
+
+
+def _keys(rows: Any, prefix: str = "") -> Any:
+    """Return the numbers that strings are found by: CPU and sequence on it, u8."""
+    return (rows[f"{prefix}cpu"].astype(np.uint64) << np.uint64(32)) | rows[f"{prefix}seq"]
