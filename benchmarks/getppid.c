@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Measures what a system call costs: getppid in chunks, each timed on its own.
+// Measures what a system call costs: getppid, or another one, in chunks, each timed on its own.
 //
-//     getppid [-w] CPU CHUNKS CALLS PAUSE_US
+//     getppid [-w] CPU CHUNKS CALLS PAUSE_US [getppid|read|access|getsockname]
 //
 // Runs on one CPU. Prints for each chunk the nanoseconds a call took (the loop around it included). Sleeps PAUSE_US
 // between chunks, so that a tracer can empty its buffers. With -w it waits for a line on stdin before the first chunk
@@ -13,6 +13,9 @@
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 
 #define WARM_UP 100
@@ -25,10 +28,33 @@ static double now_ns(void)
 	return now.tv_sec * 1e9 + now.tv_nsec;
 }
 
+// What is called: a number and its first three arguments.
+static long nr = SYS_getppid, args[3];
+
+static int choose(const char *name)
+{
+	static struct sockaddr_in address = { .sin_family = AF_INET };
+	static socklen_t length = sizeof(address);
+	static char byte;
+
+	if (!strcmp(name, "read")) { // of a file: what a descriptor is, has to be found out
+		nr = SYS_read, args[0] = open("/dev/null", O_RDONLY), args[1] = (long)&byte, args[2] = 1;
+	} else if (!strcmp(name, "access")) { // of a path
+		nr = SYS_access, args[0] = (long)"/nonexistent/file", args[1] = R_OK;
+	} else if (!strcmp(name, "getsockname")) { // of a descriptor and an address
+		nr = SYS_getsockname, args[0] = socket(AF_INET, SOCK_DGRAM, 0);
+		bind(args[0], (struct sockaddr *)&address, sizeof(address));
+		args[1] = (long)&address, args[2] = (long)&length;
+	} else {
+		return strcmp(name, "getppid");
+	}
+	return 0;
+}
+
 static void call(long count)
 {
 	for (long i = 0; i < count; i++)
-		syscall(SYS_getppid);
+		syscall(nr, args[0], args[1], args[2]);
 }
 
 static double chunk(long calls)
@@ -44,8 +70,8 @@ int main(int argc, char **argv)
 	int waits = argc > 1 && !strcmp(argv[1], "-w");
 
 	argv += waits;
-	if (argc - waits != 5) {
-		fprintf(stderr, "usage: getppid [-w] CPU CHUNKS CALLS PAUSE_US\n");
+	if (argc - waits < 5 || argc - waits > 6 || (argc - waits == 6 && choose(argv[5]))) {
+		fprintf(stderr, "usage: getppid [-w] CPU CHUNKS CALLS PAUSE_US [CALL]\n");
 		return 2;
 	}
 	long chunks = atol(argv[2]), calls = atol(argv[3]), pause_us = atol(argv[4]);

@@ -17,6 +17,7 @@ from otel_sysexit.kernel import records
 from otel_sysexit.kernel.ring import Ring
 from otel_sysexit.otlp.spans import SpanEncoder
 from otel_sysexit.processes import Processes
+from otel_sysexit.signatures import shipped_signature
 from otel_sysexit.syscalls import Abi, number_of
 from otel_sysexit.traces import Tree
 
@@ -31,8 +32,14 @@ _WITHOUT_PATH = (
     " getrandom rt_sigaction rt_sigprocmask clock_nanosleep getdents64 pread64 pwrite64"
 )
 MIX = (*_WITH_PATH, *_WITHOUT_PATH.split())
-"""30 calls as programs make them; every fourth or so has a path."""
+"""30 calls as programs make them; every fourth or so has a path, most others a descriptor."""
 _FAILURES = (-2, -11, -13)
+_VALUES = (0, 1, 2, 3, 0o100, 0x80000)
+"""Of arguments."""
+_COMBINATIONS = 4
+"""Of arguments, for a kind of call: programs use few flags."""
+_FILES = 200
+"""What descriptors are, in all."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +83,22 @@ def _processes(count: int) -> np.ndarray:
     return tasks
 
 
+def _files() -> np.ndarray:
+    """Return a STRING record for each file that descriptors may be, numbers from 1 on."""
+    files = np.zeros(_FILES, records.STRING)
+    files["seq"] = 1 + np.arange(_FILES)
+    files["role"] = records.StringRole.FILE
+    for row in range(_FILES):
+        _write(files[row], b"/var/lib/service/segment-%d" % row)
+    return files
+
+
+def _write(record: np.void, text: bytes) -> None:
+    """Put a text into a STRING record."""
+    record["length"] = len(text)
+    record["text"][: len(text)] = np.frombuffer(text, np.uint8)
+
+
 def _calls(case: Case, chance: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Return CALL records and the STRING records that belong to them."""
     count = case.calls
@@ -87,8 +110,11 @@ def _calls(case: Case, chance: np.random.Generator) -> tuple[np.ndarray, np.ndar
     calls["tgid"] = calls["tid"] = _FIRST_PID + chance.integers(0, case.processes, count)
     calls["start_ns"] = 1_000_000 + np.arange(count) * 1_000
     calls["duration_ns"] = chance.integers(200, 1_000_000, count)
-    calls["args"] = chance.integers(0, 1 << 47, (count, 6))
+    arguments = chance.choice(_VALUES, (len(case.names), _COMBINATIONS, 6))
+    calls["args"] = arguments[kind, chance.integers(0, _COMBINATIONS, count)]
     calls["kind_flags"] = records.HAS_ARGS
+    has_file = np.array([bool(_descriptors(name)) for name in case.names])[kind]
+    calls["files"][:, 0] = np.where(has_file, chance.integers(1, 1 + _FILES, count), 0)
     has_path = np.isin(kind, [index for index, name in enumerate(case.names) if name in _WITH_PATH])
     fails = chance.random(count) < 0.03
     calls["ret"] = np.where(fails, chance.choice(_FAILURES, count), chance.integers(0, 4_096, count))
@@ -98,10 +124,13 @@ def _calls(case: Case, chance: np.random.Generator) -> tuple[np.ndarray, np.ndar
     strings = np.zeros(len(rows), records.STRING)
     strings["seq"] = calls["string_seq"][rows]
     for row in range(len(rows)):
-        path = b"/usr/lib/python3/dist-packages/"[: 8 + row % 24] + b"%d.so" % (row % 997)
-        strings["length"][row] = len(path)
-        strings["text"][row, : len(path)] = np.frombuffer(path, np.uint8)
+        _write(strings[row], b"/usr/lib/python3/dist-packages/"[: 8 + row % 24] + b"%d.so" % (row % 997))
     return calls, strings
+
+
+def _descriptors(name: str) -> list[str]:
+    """Return the names of a call's descriptor arguments."""
+    return [one.name for one in shipped_signature(name, Abi.X86_64.label) or () if one.is_descriptor]
 
 
 class Pipeline:
@@ -114,6 +143,7 @@ class Pipeline:
         self._decoder = Decoder(BenignErrors(BENIGN_ERRORS))
         self._processes = Processes(self._decoder.clock.offset_ns())
         self._processes.learn(_processes(case.processes), {}, 0)
+        self._decoder.files.add(_files())
         self._tree = Tree()
         self._encoder = SpanEncoder({})
         self.bytes_a_span = 0.0
@@ -125,7 +155,7 @@ class Pipeline:
             call_ring, string_ring = _ring(calls), _ring(strings)
             before = time.thread_time_ns()
             raw_calls = call_ring.read(len(calls))
-            self._decoder.add_strings(string_ring.read(len(strings)))
+            self._decoder.strings.add(string_ring.read(len(strings)))
             identified = self._processes.identify(self._decoder.decode(raw_calls))
             placement = self._tree.place(identified)
             requests = list(self._encoder.encode(identified, placement, ()))

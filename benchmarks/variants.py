@@ -33,7 +33,8 @@ _PATIENCE_SECONDS: Final = 30.0
 _SETTLE_SECONDS: Final = 0.05
 """The kernel takes a moment to forget a program after its last descriptor was closed."""
 _LEDGER: Final = re.compile(
-    r"seen (\d+) = filtered (\d+) \+ emitted (\d+) \+ dropped (\d+) \+ in flight (\d+); "
+    r"seen (\d+) = filtered (\d+)(?: \([^)]*\))? \+ sampled out (\d+) \+ emitted (\d+) "
+    r"\+ dropped (\d+)(?: \([^)]*\))? \+ in flight (\d+); "
     r"emitted \d+ = delivered (\d+) \+ undelivered (\d+)"
 )
 _BPFTRACE: Final = """
@@ -57,6 +58,7 @@ class Ledger:
 
     seen: int
     filtered: int
+    sampled_out: int
     emitted: int
     dropped: int
     in_flight: int
@@ -79,7 +81,7 @@ class Ledger:
     @property
     def adds_up(self) -> bool:
         """Whether it is known what became of each call."""
-        kernel = self.filtered + self.emitted + self.dropped + self.in_flight
+        kernel = self.filtered + self.sampled_out + self.emitted + self.dropped + self.in_flight
         return (self.seen, self.emitted) == (kernel, self.delivered + self.undelivered)
 
 
@@ -91,10 +93,12 @@ class Loop:
     chunks: int = 20
     calls: int = 5_000
     pause_us: int = 0
+    call: str = "getppid"
 
     def command(self) -> list[str]:
         """Return its command line."""
-        return [str(self.program), *(str(n) for n in (loop_cpu(), self.chunks, self.calls, self.pause_us))]
+        numbers = (loop_cpu(), self.chunks, self.calls, self.pause_us)
+        return [str(self.program), *map(str, numbers), self.call]
 
 
 @dataclass
@@ -120,8 +124,20 @@ class Variant:
                 return
 
 
+def measure_in_turn(rows: Sequence[Variant], rounds: int) -> None:
+    """Measure every row *rounds* times, in a new order each time."""
+    chance = np.random.default_rng()
+    patience = Patience(_PATIENCE_SECONDS)
+    for number in range(rounds):
+        print(f"\rround {number + 1} of {rounds} ", end="", file=sys.stderr, flush=True)
+        for index in chance.permutation(len(rows)).tolist():
+            if not rows[index].note:
+                rows[index].measure(patience)
+    print(file=sys.stderr)
+
+
 class Variants:
-    """All rows, measured in turn."""
+    """All rows of the comparison."""
 
     def __init__(self, program: Path, endpoint: str) -> None:
         """*program* is the compiled loop, *endpoint* a collector's for gRPC."""
@@ -138,17 +154,6 @@ class Variants:
             Variant("otel-sysexit, to a collector", self._full),
             *self._tools(),
         ]
-
-    def measure(self, rounds: int) -> None:
-        """Measure every row *rounds* times, in a new order each time."""
-        chance = np.random.default_rng()
-        patience = Patience(_PATIENCE_SECONDS)
-        for number in range(rounds):
-            print(f"\rround {number + 1} of {rounds} ", end="", file=sys.stderr, flush=True)
-            for index in chance.permutation(len(self.rows)).tolist():
-                if not self.rows[index].note:
-                    self.rows[index].measure(patience)
-        print(file=sys.stderr)
 
     def _empty_pair(self) -> bytes:
         command = [_BCC_PYTHON, HERE / "empty_pair.py", ROOT / "bpf"]
