@@ -48,6 +48,10 @@ types: setup
 live: setup  ## tests on the running kernel (root)
 	$(PYTEST) tests/live
 
+.PHONY: kernels
+kernels: setup  ## live tests on other kernels in QEMU (root, Debian): make kernels KERNELS='5.10 arm64'
+	$(PYTHON) tests/kernels/kernels.py $(KERNELS)
+
 .PHONY: backends
 backends:  ## build the OpenTelemetry Collector and Jaeger for tests, cached outside the clone
 	tests/backends/build.sh
