@@ -77,7 +77,7 @@ int on_sched_process_fork(struct bpf_raw_tracepoint_args *ctx)
 	if (!(slot && is_followed(slot, child.tgid == pid_tgid >> 32)) &&
 	    !is_selected(&child))	/* filter: neither a target's child nor chosen itself */
 		return 0;
-	slot = add_slot(child.tid, child.tgid, is_excluded(&child) ? SLOT_EXCLUDED : SLOT_NEWBORN);
+	slot = add_slot(child.tid, child.tgid, is_excluded(&child) ? SLOT_EXCLUDED : BORN_STATE);
 	if (!slot)	/* not followed: counted there */
 		return 0;
 	if (!is_told(slot))	/* filter: of no interest */

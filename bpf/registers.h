@@ -49,6 +49,8 @@ static inline __attribute__((always_inline)) u64 registers_first_arg(struct regi
 	return abi == ABI_I386 ? (u32)regs->bx : regs->di;
 }
 
+/* A child's return from fork is traced as a sys_exit of its own. */
+#define BORN_STATE SLOT_NEWBORN
 #define NR_EXECVE 59
 #define is_close(abi, nr) ((nr) == ((abi) == ABI_I386 ? 6 : 3))
 #define is_exit(abi, nr) \
@@ -99,6 +101,8 @@ static inline __attribute__((always_inline)) u64 registers_first_arg(struct regi
 	return abi == ABI_ARM ? (u32)regs->regs[0] : regs->regs[0];
 }
 
+/* A child begins behind the tracing of sys_exit (arch/arm64/kernel/entry.S: ret_from_fork). */
+#define BORN_STATE SLOT_NORMAL
 #define NR_EXECVE 221
 #define is_close(abi, nr) ((nr) == ((abi) == ABI_ARM ? 6 : 57))
 #define is_exit(abi, nr) \
