@@ -245,9 +245,7 @@ class Decoder:
         has_failed = (ret < 0) & (ret >= -4095)
         outcome = np.where(has_failed, np.uint8(Outcome.FAILED), np.uint8(Outcome.SUCCEEDED))
         outcome[np.isin(ret, _INTERRUPTIONS)] = Outcome.INTERRUPTED
-        # Trapped by seccomp: the result is the number again, as the program gave it.
-        given_nr = np.where(calls["abi"] == Abi.X32, calls["nr"] | X32_BIT, calls["nr"])
-        is_trapped = (call_kind == records.CallKind.NOT_EXECUTED) & (ret == given_nr)
+        is_trapped = (call_kind == records.CallKind.NOT_EXECUTED) & _may_be_rolled_back(calls, ret)
         outcome[self._has_no_value(kind) | is_trapped] = Outcome.NO_VALUE
         outcome[call_kind == records.CallKind.NEVER_RETURNED] = Outcome.NO_RETURN
         codes = np.where(outcome == Outcome.FAILED, -ret, 0).astype(np.uint16)
@@ -258,3 +256,14 @@ class Decoder:
     def _has_no_value(self, kind: npt.NDArray[np.uint16]) -> npt.NDArray[np.bool_]:
         found = [index for index in np.unique(kind).tolist() if self.kinds[index].name in _SIGRETURNS]
         return np.isin(kind, np.array(found, np.uint16))
+
+
+def _may_be_rolled_back(calls: npt.NDArray[Any], ret: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    """
+    Return where *ret* may be what its register held before the call: where seccomp traps a call, the kernel puts it back.
+
+    On x86 the number has one register with the result, on arm the first argument.
+    """
+    given_nr = np.where(calls["abi"] == Abi.X32, calls["nr"] | X32_BIT, calls["nr"])
+    is_arm = np.isin(calls["abi"], (Abi.AARCH64, Abi.ARM))
+    return np.asarray(ret == np.where(is_arm, calls["args"][:, 0].astype(np.int64), given_nr))
