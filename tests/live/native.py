@@ -17,6 +17,9 @@ MACHINE = platform.machine()
 ABI = MACHINE
 BPF_NUMBERS = {"x86_64": 321, "aarch64": 280}
 RESTART_SYSCALL_NUMBERS = {"x86_64": 219, "aarch64": 128}
+# How many sys_exits a child's return from fork is; on aarch64 it begins behind their tracing.
+CHILD_RETURNS = {"x86_64": 1, "aarch64": 0}
+OPENAT_NUMBERS = {"x86_64": 257, "aarch64": 56}
 CLONE_NUMBERS = {"x86_64": 56, "aarch64": 220}
 
 # Calls that younger architectures do not have, and how the C library makes them there (programs/facts.h).

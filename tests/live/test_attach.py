@@ -20,7 +20,8 @@ class Target:
             facts.update(json.loads(line))
         self.pid = process.pid
         self.ticking, self.reading, self.pausing = facts["ticking"], facts["reading"], facts["pausing"]
-        eventually(lambda: self.is_in_call(self.reading, facts["nr"]), "the reader to block")
+        self.read_number = facts["nr"]
+        eventually(lambda: self.is_in_call(self.reading, self.read_number), "the reader to block")
         eventually(lambda: self.is_in_call(self.pausing, facts["pause"]), "the leader to pause")
 
     def is_in_call(self, tid: int, number: int) -> bool:
@@ -162,7 +163,7 @@ def test_a_call_in_progress_at_the_end_is_in_flight(target, attach, judge, event
     """The read that the reader is blocked in when attach ends is counted as in flight, and is no span."""
     agent, finish = attach(target.pid)
     target.obey_once()
-    eventually(lambda: target.is_in_call(target.reading, 0), "the reader to block again")
+    eventually(lambda: target.is_in_call(target.reading, target.read_number), "the reader to block again")
     agent.send_signal(signal.SIGTERM)
     run = judge(target, finish)
 

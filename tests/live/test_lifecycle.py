@@ -1,7 +1,7 @@
 """Calls that end a thread, and calls that make a process: no return is invented, none is mistaken."""
 
 import pytest
-from live.native import CLONE_NUMBERS, MACHINE, own_name
+from live.native import CHILD_RETURNS, CLONE_NUMBERS, MACHINE, own_name
 from otlp_json import STATUS_ERROR
 
 pytestmark = pytest.mark.each_kernel
@@ -121,18 +121,20 @@ def test_a_child_is_a_span_below_its_parents(trace, name, status):
 
 
 def test_a_new_thread_is_the_result_of_clone3(trace):
-    """Each thread's id is what a clone3 of the leader returned; the thread itself has no such call."""
+    """Each thread's id is what a clone3 (or clone) of the leader returned; the thread itself has no such call."""
     run = trace("getppid", "997", "5")
     threads = {fact["tid"] for fact in run.facts}
-    spans = run.calls("clone3")
+    spans = run.calls("clone3") + run.calls("clone")
 
     assert {span.return_value for span in spans} == threads
     assert {span.tid for span in spans} == {run.processes()[0].pid}
 
 
 def test_every_child_counts_as_unpaired(trace):
-    """The ledger calls the three children's returns unpaired, beyond what a childless run has."""
-    assert trace("fork", alone=True).ledger.unpaired - trace("getppid", "0", alone=True).ledger.unpaired == 3
+    """The ledger calls the three children's returns unpaired, beyond what a childless run has, where they are traced."""
+    unpaired = [trace(*command, alone=True).ledger.unpaired for command in (("fork",), ("getppid", "0"))]
+
+    assert unpaired[0] - unpaired[1] == 3 * CHILD_RETURNS[MACHINE]
 
 
 def test_vfork_lasts_until_the_child_exits(trace):

@@ -155,7 +155,9 @@ def test_forks_in_a_storm_of_signals_are_all_there(trace):
         span for span in run.calls(own_name("fork"), tid=run.calls()[0].tid) if not span.is_interrupted
     ]
 
-    assert [span.return_value for span in returned] == [fact["forked"] for fact in run.facts]
+    # Where fork(2) is clone(2), the first one made the process that sends the signals.
+    assert [span.return_value for span in returned][-100:] == [fact["forked"] for fact in run.facts]
+    assert len(returned) == (100 if own_name("fork") == "fork" else 101)
 
 
 def test_children_of_a_storm_are_all_processes(trace):

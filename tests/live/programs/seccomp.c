@@ -49,7 +49,8 @@ static void *call_filtered(void *name)
 		be_born();
 	if (!strncmp(name, "kill", 4))
 		announce("filtered", SYS_getppid);
-	CALL("filtered", cases[chosen].nr, 0);
+	/* With an argument that is no result: on aarch64 a trapped call returns it. */
+	CALL("filtered", cases[chosen].nr, 1);
 	CALL("allowed", SYS_getpid, 0);
 	return NULL;
 }

@@ -21,14 +21,18 @@ int main(void)
 	int is_there = has_vsyscall_page();
 	struct timespec now;
 	time_t seconds;
+#ifdef __x86_64__
 	unsigned int cpu;
+#endif
 
 	CALL("first", SYS_getppid, 0);
 	for (int i = 0; i < 1000; i++) {
 		clock_gettime(CLOCK_MONOTONIC, &now);
 		clock_gettime(CLOCK_REALTIME, &now);
 		time(&seconds);
+#ifdef __x86_64__ /* elsewhere the kernel answers it */
 		getcpu(&cpu, NULL);
+#endif
 	}
 	if (is_there)
 		vsyscall_time(&seconds);
