@@ -52,11 +52,10 @@ def call_requests() -> Iterator[Request]:
         "errors_only": (False, True),
         "wanted_errnos": (None, ERRNOS),
         "min_duration": (None, FOR_ALL, BY_CALL),
+        "args": (0, 1, 2),
     }
     kept = {"kept_errnos": (None, ERRNOS), "keep_slow": (None, FOR_ALL, BY_CALL)}
-    yield from requests(**outcomes, args=(0, 1, 2))
-    # What is read of arguments has nothing to do with sampling.
-    outcomes["args"] = (1,)
+    yield from requests(**outcomes)
     yield from requests(**outcomes, **kept, sample_threshold=(1 << 31,))
     yield from requests(**outcomes, **kept, has_max_rate=(True,))
 
@@ -77,10 +76,10 @@ def properties(prefix: str, glob_macro: str) -> Iterator[list[str]]:
 
 
 def target_requests() -> Iterator[Request]:
-    """Yield every set of properties to choose by, followed or not, and every set to leave out by beside the most of those."""
+    """Yield every set of properties to choose by, followed or not, and every set to leave out by beside the extremes of those."""
     chosen = list(properties("SELECT", "EXE_GLOBS"))
     sets = [["-DSELECT_ALL"], *chosen, *([*one, "-DNO_FOLLOW"] for one in chosen)]
-    extremes = ([*chosen[-1], "-DNO_FOLLOW"],)
+    extremes = ([], ["-DSELECT_ALL"], [*chosen[-1], "-DNO_FOLLOW"])
     sets += [
         [*one, *excluded] for excluded in properties("EXCLUDE", "EXE_GLOBS_EXCLUDED") for one in extremes
     ]
