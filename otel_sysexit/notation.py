@@ -97,7 +97,7 @@ _SOCKET_TYPE: Final = ((0xF, "socket_type"),)
 _CREATES: Final = 0o100 | 0o20000000
 _ANY_MODE: Final = 0xFFFF_FFFF
 _PERMISSIONS: Final = 0o777
-_AF_UNIX, _AF_INET, _AF_INET6, _AF_NETLINK = 1, 2, 10, 16
+_AF_INET, _AF_INET6, _AF_NETLINK = 2, 10, 16
 _IPC_COMMANDS: Final = 0xFF
 
 SORTS: Final[tuple[Sort, ...]] = (

@@ -15,6 +15,7 @@ from typing import Final, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from otel_sysexit.kernel.records import Entry
 from otel_sysexit.signatures import FOREIGN_DESCRIPTORS, TRACEFS_NAMES, Declared, Signature, shipped_signature
 from otel_sysexit.syscalls import ABIS, ERRNOS, NUMBERS, Abi, numbers
 
@@ -324,9 +325,7 @@ def _errno(word: str) -> int:
 
 # --- the kernel's table of calls --------------------------------------------------------------------------------------
 
-_IS_BIRTH: Final = 1 << 30
 _BIRTHS: Final = frozenset({"execve", "execveat", "fork", "vfork", "clone", "clone3"})
-_IS_CHOSEN: Final = 1 << 31
 
 
 def _placed(abi: Abi) -> list[tuple[str, int]]:
@@ -346,11 +345,11 @@ def kernel_table(selection: Selection | None) -> U4:
     table = np.zeros((ABIS, NUMBERS), np.uint32)
     for abi in Abi:
         if selection is None or selection.includes_unnamed(abi):
-            table[abi] = _IS_CHOSEN
+            table[abi] = Entry.IS_WANTED
         chosen = None if selection is None else selection.names(abi)
         for name, number in _placed(abi):
             is_chosen = chosen is None or name in chosen
-            table[abi, number] = _layout(name, _declared(name, abi)) | (_IS_CHOSEN if is_chosen else 0)
+            table[abi, number] = _layout(name, _declared(name, abi)) | (Entry.IS_WANTED if is_chosen else 0)
     return table.reshape(-1)
 
 
@@ -369,4 +368,4 @@ def _layout(name: str, declared: Signature) -> int:
     for place, argument in enumerate(declared):
         if argument.c_type == "struct sockaddr *":  # its length is always the next one
             layout |= (1 + place) << 12 | (2 + place) << 15 | declared[place + 1].is_pointer << 18
-    return layout | (_IS_BIRTH if name in _BIRTHS else 0)
+    return layout | (Entry.IS_BIRTH if name in _BIRTHS else 0)

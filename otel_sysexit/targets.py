@@ -14,34 +14,21 @@ import re
 import struct
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, fields
-from enum import IntEnum
 from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
 from otel_sysexit.cgroups import Cgroup, Containers, Meanings, Mount, find_cgroup, read_mounts, subsystem
 from otel_sysexit.errors import UsageError
+from otel_sysexit.kernel.records import GLOB_LENGTH_MAX, SELECTOR_EXCLUDED, Selector
 from otel_sysexit.procfs import PROC, is_kernel_thread, read_tgid
 
 _COMM_BYTES_MAX: Final = 15
-_GLOB_BYTES: Final = 256
 _GLOBS_MAX: Final = 16
 """The kernel compares 1,024 bytes with patterns, in all, for each program that is executed."""
 _CONTAINER_DIGITS_MIN: Final = 4
 _PID_MAX: Final = 1 << 22
 _UID_INVALID: Final = (1 << 32) - 1
-_EXCLUDED: Final = 8
-"""Added to a kind in a key of the kernel's `selection`."""
-
-
-class Kind(IntEnum):
-    """What `selection` in the kernel is looked up by."""
-
-    PID = 0
-    TID = 1
-    UID = 2
-    COMM = 3
-    CGROUP = 4
 
 
 # --- options ----------------------------------------------------------------------------------------------------------
@@ -94,8 +81,8 @@ def parse_exe(text: str) -> bytes:
         for token, before in zip(tokens, [b"", *tokens], strict=False)
         if (before, token) != (b"*", b"*")
     )
-    if len(glob) >= _GLOB_BYTES:
-        raise ValueError(f"{text!r} is too long: at most {_GLOB_BYTES - 1} bytes")
+    if len(glob) > GLOB_LENGTH_MAX:
+        raise ValueError(f"{text!r} is too long: at most {GLOB_LENGTH_MAX} bytes")
     return glob
 
 
@@ -169,16 +156,16 @@ class Criteria:
     cgroups: frozenset[Cgroup] = frozenset()
     """These and all below them."""
 
-    def values(self) -> list[tuple[Kind, bytes]]:
+    def values(self) -> list[tuple[Selector, bytes]]:
         """Return every value as the kernel looks it up, numbers as little-endian u64; executables are no such value."""
-        numbers = [(Kind.PID, pid) for pid in self.pids]
-        numbers += [(Kind.TID, tid) for tid in self.tids]
-        numbers += [(Kind.UID, uid) for uid in self.uids]
-        numbers += [(Kind.CGROUP, cgroup.inode) for cgroup in self.cgroups]
+        numbers = [(Selector.PID, pid) for pid in self.pids]
+        numbers += [(Selector.TID, tid) for tid in self.tids]
+        numbers += [(Selector.UID, uid) for uid in self.uids]
+        numbers += [(Selector.CGROUP, cgroup.inode) for cgroup in self.cgroups]
         values = [(kind, struct.pack("<Q", number)) for kind, number in numbers]
-        return sorted(values + [(Kind.COMM, comm) for comm in self.comms])
+        return sorted(values + [(Selector.COMM, comm) for comm in self.comms])
 
-    def kinds(self) -> list[Kind]:
+    def kinds(self) -> list[Selector]:
         """Return the kinds of `values`."""
         return list(dict.fromkeys(kind for kind, _ in self.values()))
 
@@ -214,7 +201,7 @@ class Targets:
     def selection_keys(self) -> list[bytes]:
         """Return the keys of the map `selection`: {u64 kind; u8 value[16]}, 24 bytes each."""
         keys = [(int(kind), value) for kind, value in self.chosen.values()]
-        keys += [(kind + _EXCLUDED, value) for kind, value in self.excluded.values()]
+        keys += [(kind + SELECTOR_EXCLUDED, value) for kind, value in self.excluded.values()]
         return [struct.pack("=Q16s", kind, value) for kind, value in keys]
 
     def exe_globs(self) -> list[bytes]:
@@ -306,7 +293,7 @@ def _globs_of(exe: bytes) -> list[bytes]:
     if _quoted(path) != exe:  # a pattern
         return [exe]
     real = _quoted(os.path.realpath(path))
-    return [exe, real] if len(real) < _GLOB_BYTES else [exe]
+    return [exe, real] if len(real) <= GLOB_LENGTH_MAX else [exe]
 
 
 def _check_scope(chosen: Selectors, *, is_all: bool, follows_children: bool, has_command: bool) -> None:

@@ -1,7 +1,7 @@
 """
 The agent's side of the kernel: start the loader, take over rings, maps and links, tell who is a target, read the ledger.
 
-In: a `Request`. Out: four rings (calls, strings, tasks, exec strings) and the ledger. It knows no
+In: a `Request`. Out: five rings (calls, strings, files, tasks, exec strings) and the ledger. It knows no
 bcc: that lives in the loader child.
 """
 

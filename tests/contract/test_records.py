@@ -199,17 +199,6 @@ def test_a_literal_has_one_value(name):
     assert re.findall(rf"^#define {name} (\d+)", SOURCES, re.MULTILINE) == [str(LITERALS[name])]
 
 
-def test_selectors_are_numbered_alike_everywhere():
-    """targets.py, which writes the keys of `selection`, has the header's numbers."""
-    assert {kind.name: kind.value for kind in targets.Kind} == {
-        kind.name: kind.value for kind in records.Selector
-    }
-    assert (targets._EXCLUDED, targets._GLOB_BYTES - 1) == (
-        records.SELECTOR_EXCLUDED,
-        records.GLOB_LENGTH_MAX,
-    )
-
-
 def test_the_tables_of_calls_have_the_kernels_shape():
     """The tables of syscalls.py hold as many numbers and ABIs as the kernel's table."""
     assert (records.NR_LIMIT, records.ABI_COUNT) == (syscalls.NUMBERS, syscalls.ABIS)

@@ -8,9 +8,9 @@ from fake_proc import PF_KTHREAD, FakeProc
 
 from otel_sysexit.cgroups import Cgroup
 from otel_sysexit.errors import UsageError
+from otel_sysexit.kernel.records import Selector
 from otel_sysexit.targets import (
     Criteria,
-    Kind,
     Selectors,
     Targets,
     glob_matches,
@@ -305,10 +305,10 @@ def test_selection_keys_have_kind_and_value():
     )
 
     assert targets.selection_keys() == [
-        int(Kind.PID).to_bytes(8, "little") + bytes([3, 2, 1]) + bytes(13),
-        int(Kind.COMM).to_bytes(8, "little") + b"fifteen bytes..\0",
-        (8 + Kind.UID).to_bytes(8, "little") + bytes([7]) + bytes(15),
-        (8 + Kind.CGROUP).to_bytes(8, "little") + bytes([8, 7, 6, 5, 4, 3, 2, 1]) + bytes(8),
+        int(Selector.PID).to_bytes(8, "little") + bytes([3, 2, 1]) + bytes(13),
+        int(Selector.COMM).to_bytes(8, "little") + b"fifteen bytes..\0",
+        (8 + Selector.UID).to_bytes(8, "little") + bytes([7]) + bytes(15),
+        (8 + Selector.CGROUP).to_bytes(8, "little") + bytes([8, 7, 6, 5, 4, 3, 2, 1]) + bytes(8),
     ]
 
 
