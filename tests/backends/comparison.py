@@ -16,6 +16,7 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.logs.v1.logs_pb2 import LogsData
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, TracesData
 
+NOTHING = "nothing"  # what `differences` has for a field that one side lacks; no description has a bare text
 _IDS = {"traceId", "spanId", "parentSpanId"}
 
 
@@ -77,6 +78,24 @@ def described(messages: Iterable[Any], without: Iterable[str] = ()) -> dict[str,
         fields = _span(span) | surroundings
         found[span_id] = {name: field for name, field in fields.items() if name not in set(without)}
     return found
+
+
+def differences(sent: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
+    """
+    Tell what is not the same in two descriptions; pytest takes minutes to show two that have thousands of spans.
+
+    Returns:
+        From span id, and the path of fields under it, to what was sent and what was found, or `NOTHING`. Empty when they
+        are equal.
+    """
+    told: dict[str, Any] = {}
+    for key in [*sent, *(key for key in found if key not in sent)]:
+        one, other = sent.get(key, NOTHING), found.get(key, NOTHING)
+        if isinstance(one, dict) and isinstance(other, dict):
+            told |= {f"{key} {path}": pair for path, pair in differences(one, other).items()}
+        elif one != other:
+            told[key] = (one, other)
+    return told
 
 
 def spans_of(messages: Iterable[Any]) -> list[Span]:

@@ -253,7 +253,10 @@ class Jaeger:
 
     def trace(self, trace_id: str) -> list[dict[str, Any]]:
         """
-        Get a trace through the v3 API, in full precision.
+        Get a trace through the v3 API, in full precision and as it is stored.
+
+        Without `raw_traces` Jaeger would write its warnings (of a parent that has not come yet, say) into what it
+        stores in memory, and every later answer would have them.
 
         Args:
             trace_id: in hexadecimal.
@@ -261,7 +264,7 @@ class Jaeger:
         Returns:
             OTLP JSON objects, each with `resourceSpans`; none where Jaeger does not know the trace.
         """
-        found = self._get(f"/api/v3/traces/{trace_id}")
+        found = self._get(f"/api/v3/traces/{trace_id}?raw_traces=true")
         return [found["result"]] if found else []
 
     def _get(self, path: str) -> dict[str, Any] | None:

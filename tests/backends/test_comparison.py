@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from backends.comparison import attributes_of, described, from_json, from_json_lines
+from backends.comparison import NOTHING, attributes_of, described, differences, from_json, from_json_lines
 from backends.specimen import full_request
 from google.protobuf.json_format import ParseError
 from opentelemetry.proto.common.v1.common_pb2 import KeyValue
@@ -49,6 +49,34 @@ def test_every_described_field_has_a_change():
     (fields,) = {tuple(span) for span in described([full_request("specimen")]).values()}
 
     assert sorted(fields) == sorted(CHANGES)
+
+
+@pytest.mark.parametrize("field", CHANGES)
+def test_a_change_is_the_only_difference(field):
+    """Of two descriptions the differences tell the one field of the one span that changed, and equal ones have none."""
+    request = full_request("specimen")
+    before = described([request])
+    span_id = request.resource_spans[0].scope_spans[0].spans[1].span_id.hex()
+
+    CHANGES[field](request.resource_spans[0])
+
+    (changed,) = {
+        " ".join(path.split()[:2])
+        for path in differences(before, described([request]))
+        if path.startswith(span_id)
+    }
+    assert changed == f"{span_id} {field}"
+    assert differences(before, before) == {}
+
+
+def test_a_missing_span_is_a_difference():
+    """A span that only one side has is told from either side."""
+    spans = described([full_request("specimen")])
+    (key, *_) = spans
+    fewer = {other: span for other, span in spans.items() if other != key}
+
+    assert differences(spans, fewer) == {key: (spans[key], NOTHING)}
+    assert differences(fewer, spans) == {key: (NOTHING, spans[key])}
 
 
 def test_a_field_can_be_left_out():
