@@ -11,6 +11,32 @@
  * errno, duration), then sampling. Each way out is a documented filter or is counted.
  */
 
+/*
+ * What the programs are given: the raw tracepoint's arguments, or where these programs could be preempted
+ * (Linux 7; see probes.py), the events of perf, which calls them with preemption off.
+ */
+#ifdef PERF_EVENTS
+struct enter_context {	/* struct trace_event_raw_sys_enter */
+	u64 common;
+	s64 nr;
+	u64 args[6];
+};
+struct exit_context {	/* struct trace_event_raw_sys_exit */
+	u64 common;
+	s64 nr;
+	s64 ret;
+};
+#define context_nr(ctx) ((ctx)->nr)
+#define context_ret(ctx) ((ctx)->ret)
+#define context_registers(ctx, task) ((u64)bpf_task_pt_regs(task))
+#else
+#define enter_context bpf_raw_tracepoint_args	/* TP_PROTO(struct pt_regs *regs, long id) */
+#define exit_context bpf_raw_tracepoint_args	/* TP_PROTO(struct pt_regs *regs, long ret) */
+#define context_nr(ctx) ((s64)(ctx)->args[1])
+#define context_ret(ctx) ((s64)(ctx)->args[1])
+#define context_registers(ctx, task) ((ctx)->args[0])
+#endif
+
 struct finished {
 	u64 start_ns;
 	u64 duration_ns;
@@ -182,7 +208,7 @@ static __always_inline void emit_call(struct slot *slot, struct finished *call)
  * the child's return from fork, the call in progress when we attached, or a
  * call that seccomp or PTRACE_SYSEMU skipped before sys_enter.
  */
-static __always_inline void handle_lone_exit(struct bpf_raw_tracepoint_args *ctx, struct slot *slot, void *task)
+static __always_inline void handle_lone_exit(struct exit_context *ctx, struct slot *slot, void *task)
 {
 	struct finished call = {};
 	u32 zero = 0, *closing;
@@ -194,10 +220,10 @@ static __always_inline void handle_lone_exit(struct bpf_raw_tracepoint_args *ctx
 		slot->has_execed = 0;
 		return;
 	}
-	READ(slot->nr, ctx->args[0], REGISTERS_NR);
+	READ(slot->nr, context_registers(ctx, task), REGISTERS_NR);
 	slot->abi = abi_of(task);
 	split_x32(&slot->abi, &slot->nr);
-	if (unlikely((s64)ctx->args[1] == -516))	/* of a call that is not in the set */
+	if (unlikely(context_ret(ctx) == -516))	/* of a call that is not in the set */
 		slot->interrupted_nr = slot->nr;
 	if (state == SLOT_NEWBORN) {
 		slot->state = SLOT_NORMAL;
@@ -228,29 +254,28 @@ static __always_inline void handle_lone_exit(struct bpf_raw_tracepoint_args *ctx
 	slot->tgid = tgid_of(task);
 	slot->file = 0;
 	call.start_ns = bpf_ktime_get_boot_ns();
-	call.ret = ctx->args[1];
+	call.ret = context_ret(ctx);
 	call.task = task;
-	call.regs = (struct registers *)ctx->args[0];
+	call.regs = (struct registers *)context_registers(ctx, task);
 	call.kind = CALL_NOT_EXECUTED;
 	emit_call(slot, &call);
 }
 
 /* Before the slot is looked up: nothing of such a call is of interest. */
-static __always_inline bool is_outside_set(struct bpf_raw_tracepoint_args *ctx)
+static __always_inline bool is_outside_set(struct exit_context *ctx)
 {
 #ifdef SYSCALL_SET
 	s32 nr = -1;
 
-	READ(nr, ctx->args[0], REGISTERS_NR);
+	READ(nr, context_registers(ctx, current_task()), REGISTERS_NR);
 	/* rt_sigreturn left -1 behind; what restart_syscall goes on with is remembered whatever it is. */
-	return is_unwanted_number(nr) && (s64)ctx->args[1] != -516;
+	return is_unwanted_number(nr) && context_ret(ctx) != -516;
 #else
 	return false;
 #endif
 }
 
-/* TP_PROTO(struct pt_regs *regs, long ret) */
-int on_sys_exit(struct bpf_raw_tracepoint_args *ctx)
+int on_sys_exit(struct exit_context *ctx)
 {
 	struct finished call = {};
 	struct slot *slot;
@@ -269,7 +294,7 @@ int on_sys_exit(struct bpf_raw_tracepoint_args *ctx)
 		return 0;
 	}
 	call.start_ns = slot->start_ns;
-	call.ret = ctx->args[1];
+	call.ret = context_ret(ctx);
 	slot->start_ns = 0;
 	/* A restart_syscall that is interrupted itself goes on with the same call. */
 	if (unlikely(call.ret == -516) && !is_restart(slot->abi, slot->nr))
@@ -282,7 +307,7 @@ int on_sys_exit(struct bpf_raw_tracepoint_args *ctx)
 #endif
 	call.duration_ns = bpf_ktime_get_boot_ns() - call.start_ns;
 	call.task = task;
-	call.regs = (struct registers *)ctx->args[0];
+	call.regs = (struct registers *)context_registers(ctx, task);
 	call.kind = CALL_RETURNED;
 	emit_call(slot, &call);
 	slot->has_execed = 0;
@@ -313,24 +338,23 @@ static __always_inline struct slot *meet(u32 tid, u32 tgid)
 }
 
 /* What nobody can tell at sys_exit any more. */
-static __always_inline void note_arguments(struct bpf_raw_tracepoint_args *ctx, struct slot *slot, void *task)
+static __always_inline void note_arguments(struct enter_context *ctx, struct slot *slot, void *task)
 {
 	if (unlikely(is_exit(slot->abi, slot->nr))) {
-		READ_REGISTERS(regs, task, ctx->args[0]);
+		READ_REGISTERS(regs, task, context_registers(ctx, task));
 		slot->exit_status = registers_first_arg(regs, slot->abi);
 	}
 #if ARGS >= ARGS_DECODED
 	if (unlikely(is_close(slot->abi, slot->nr))) {
-		READ_REGISTERS(regs, task, ctx->args[0]);
+		READ_REGISTERS(regs, task, context_registers(ctx, task));
 		slot->file = file_number((s32)registers_first_arg(regs, slot->abi), bpf_ktime_get_boot_ns());
 	}
 #endif
 }
 
-/* TP_PROTO(struct pt_regs *regs, long id) */
-int on_sys_enter(struct bpf_raw_tracepoint_args *ctx)
+int on_sys_enter(struct enter_context *ctx)
 {
-	s32 nr = (s32)ctx->args[1];	/* orig_ax may carry more bits, or be changed by a tracer */
+	s32 nr = (s32)context_nr(ctx);	/* orig_ax may carry more bits, or be changed by a tracer */
 	struct slot *slot;
 	s64 threshold;
 	void *task;

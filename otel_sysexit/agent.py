@@ -257,7 +257,7 @@ class Agent:
         if self._config.exporter == "terminal":
             unshown = {**unread, **({"queue full": self._shed_calls} if self._shed_calls else {})}
             deliveries.append(Delivery("the terminal", emitted - sum(unshown.values()), unshown))
-        return Account(kernel, len(self.capture.in_flight()), deliveries)
+        return Account(kernel, len(self.capture.in_flight()), deliveries, self.capture.skipped_runs())
 
 
 def check_pid_namespace() -> None:

@@ -43,6 +43,8 @@ class Account:
     kernel: Mapping[Ledger, int]
     in_flight: int
     deliveries: Sequence[Delivery]
+    skipped_runs: int = 0
+    """How often the kernel did not run a program of ours that it should have; no part of the equation."""
 
     @property
     def filtered(self) -> int:
@@ -103,6 +105,11 @@ class Account:
         ):
             if self.kernel[entry]:
                 lines.append(f"{self.kernel[entry]} {words}")
+        if self.skipped_runs:
+            lines.append(
+                f"{self.skipped_runs} runs of our programs were skipped by the kernel, which had preempted others: "
+                "as many calls, births, execs or ends of threads may be missing"
+            )
         for delivery in self.deliveries:
             for reason, count in delivery.undelivered.items():
                 lines.append(f"{count} calls were not delivered to {delivery.name}: {reason}")

@@ -106,7 +106,7 @@ class Loader:
         """Return the child's answer (None: it died without one) and the descriptors beside it."""
         with self._channel:
             try:
-                data, fds, _, _ = socket.recv_fds(self._channel, 65536, len(MAPS) + len(LINKS))
+                data, fds, _, _ = socket.recv_fds(self._channel, 65536, len(MAPS) + 2 * len(LINKS))
             except TimeoutError:
                 data, fds = b"", []
                 self._child.kill()
@@ -144,9 +144,10 @@ class Capture:
     """
 
     def __init__(self, request: Request, fds: Sequence[int]) -> None:
-        """Take over the descriptors of `MAPS` and `LINKS`."""
+        """Take over the descriptors of `MAPS`, of `LINKS`, and of the programs of `LINKS`."""
         maps = dict(zip(MAPS, fds, strict=False))
-        self._links = dict(zip(LINKS, fds[len(MAPS) :], strict=True))
+        self._links = dict(zip(LINKS, fds[len(MAPS) :], strict=False))
+        self._programs = fds[-len(LINKS) :]
         self.calls_fd = maps["calls"]
         self.calls = Ring.from_fd(maps["calls"], request.calls_bytes, records.CALL)
         self.string_dtype = records.string_dtype(request.string_limit)
@@ -216,6 +217,19 @@ class Capture:
             entry: sum(struct.unpack(layout, self._ledger.lookup(struct.pack("=I", entry)) or b""))
             for entry in records.Ledger
         }
+
+    def skipped_runs(self) -> int:
+        """
+        Return how many runs of our programs the kernel skipped: whatever they would have told is missing.
+
+        It skips a program that is already running on the same CPU, as it may be where programs can be preempted.
+        """
+        lines = (
+            line.split()
+            for fd in self._programs
+            for line in Path(f"/proc/self/fdinfo/{fd}").read_text(encoding="ascii").splitlines()
+        )
+        return sum(int(count) for name, count, *_ in lines if name == "recursion_misses:")  # since Linux 5.12
 
     def set_rate(self, threshold: int, budget: int, kept_budget: int) -> None:
         """Say at what threshold calls are sampled from now on, and how many may be emitted until the next word."""

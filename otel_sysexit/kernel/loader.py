@@ -2,15 +2,14 @@
 The child process that compiles and attaches the BPF programs, hands them over and ends.
 
 In: one JSON object on standard input, a socket's descriptor on the command line. Out, over the socket: one JSON object, with the
-descriptors of `MAPS` and `LINKS` beside it when all went well. bcc and its compiler (about 120 MB) live and die here.
+descriptors of maps, links and programs beside it when all went well. bcc and its compiler (about 120 MB) live and die here.
 
 It may run under another interpreter than the agent, the one that has bcc, so it imports the standard library,
-bcc and btf.py only.
+bcc, btf.py and probes.py only.
 """
 
 import base64
 import ctypes
-import errno
 import json
 import os
 import platform
@@ -25,6 +24,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from otel_sysexit.kernel.btf import VMLINUX, Btf
+from otel_sysexit.kernel.probes import LoadError, bpf, check_kernel, has_task_btf, is_preemptible
 
 # bcc sees maps and programs in one text only: these are joined, in this order.
 SOURCES: Final = tuple(
@@ -44,6 +44,10 @@ LINKS: Final = (
     "sys_exit",
     "sys_enter",
 )
+
+# Those whose programs perf calls instead, where they could be preempted otherwise.
+EVENTS: Final = ("sys_exit", "sys_enter")
+PERF_EVENTS: Final = "-DPERF_EVENTS"
 
 _MEMBERS: Final = {
     "task_struct": (
@@ -84,25 +88,16 @@ _ARCHITECTURES: Final = {
     "aarch64": ("ARCH_AARCH64", "thread_info.flags"),
 }
 
-_BPF_MAP_CREATE: Final = 0
-_BPF_PROG_LOAD: Final = 5
 _BPF_MAP_UPDATE_BATCH: Final = 26
-_BPF_MAP_TYPE_RINGBUF: Final = 27
-_BPF_PROG_TYPE_RAW_TRACEPOINT: Final = 17
-_BPF_SYSCALL_NUMBER: Final = {"x86_64": 321, "aarch64": 280}
+_CLONE_NEWNS: Final = 0x20000
+_MS_REC: Final = 0x4000
+_MS_PRIVATE: Final = 0x40000
+_TRACEFS: Final = Path("/sys/kernel/tracing")
 
 INSTALL_BCC: Final = (
     "install the distribution's package (Debian, Ubuntu: python3-bpfcc; Fedora, Alpine, Arch: python3-bcc, py3-bcc, "
     "python-bcc), not the unrelated project of that name on PyPI"
 )
-
-
-class LoadError(Exception):
-    """Why nothing could be loaded; *kind* is one word for the agent, the text is for people."""
-
-    def __init__(self, kind: str, message: str) -> None:
-        super().__init__(message)
-        self.kind = kind
 
 
 def import_bcc() -> Any:
@@ -145,76 +140,9 @@ def lift_memory_limit() -> None:
         resource.setrlimit(resource.RLIMIT_MEMLOCK, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 
 
-def check_kernel() -> None:
-    """
-    Find out by trying whether this kernel and these privileges can do it.
-
-    Raises:
-        LoadError: "unknown-machine", "no-bpf", "no-privileges", "no-ring-buffer" or "no-btf".
-    """
-    machine = platform.machine()
-    if machine not in _ARCHITECTURES:
-        raise LoadError("unknown-machine", f"{machine} is not supported: x86_64 and aarch64 are")
-    # struct { map_type, key_size, value_size, max_entries } of union bpf_attr.
-    attributes = (ctypes.c_uint32 * 32)(_BPF_MAP_TYPE_RINGBUF, 0, 0, os.sysconf("SC_PAGESIZE"))
-    libc = ctypes.CDLL(None, use_errno=True)
-    fd = libc.syscall(
-        _BPF_SYSCALL_NUMBER[machine], _BPF_MAP_CREATE, ctypes.byref(attributes), ctypes.sizeof(attributes)
-    )
-    if fd >= 0:
-        os.close(fd)
-    else:
-        code = ctypes.get_errno()
-        if code in (errno.EPERM, errno.EACCES):
-            raise LoadError(
-                "no-privileges",
-                "not permitted to use BPF: run as root (sudo), or with CAP_BPF and CAP_PERFMON",
-            )
-        if code == errno.ENOSYS:
-            raise LoadError("no-bpf", "this kernel has no bpf(2): it needs CONFIG_BPF_SYSCALL")
-        raise LoadError(
-            "no-ring-buffer", f"no BPF ring buffer ({os.strerror(code)}): Linux 5.8 or newer is needed"
-        )
-    if not VMLINUX.exists():
-        raise LoadError("no-btf", f"no {VMLINUX}: the kernel needs CONFIG_DEBUG_INFO_BTF")
-
-
-def has_task_btf() -> bool:
-    """
-    Return whether the kernel lets a program call bpf_get_current_task_btf() and bpf_task_pt_regs().
-
-    A program that does no more is loaded: to find out by compiling everything a second time would double the start
-    of those that may not.
-    """
-    # struct bpf_insn: code, registers (source << 4 | destination), offset, immediate value.
-    code = b"".join(
-        struct.pack("=BBhi", *instruction)
-        for instruction in (
-            (0x85, 0x00, 0, 158),  # r0 = bpf_get_current_task_btf()
-            (0xBF, 0x01, 0, 0),  # r1 = r0
-            (0x85, 0x00, 0, 175),  # r0 = bpf_task_pt_regs(r1)
-            (0xB7, 0x00, 0, 0),  # r0 = 0
-            (0x95, 0x00, 0, 0),  # return r0
-        )
-    )
-    instructions, licence = ctypes.create_string_buffer(code), ctypes.create_string_buffer(b"Dual BSD/GPL")
-    # prog_type, insn_cnt, insns, license, log_level, log_size, log_buf of union bpf_attr.
-    attributes = struct.pack(
-        "=IIQQIIQ",
-        *(_BPF_PROG_TYPE_RAW_TRACEPOINT, len(code) // 8),
-        *(ctypes.addressof(instructions), ctypes.addressof(licence), 0, 0, 0),
-    )
-    fd = ctypes.CDLL(None).syscall(
-        _BPF_SYSCALL_NUMBER[platform.machine()], _BPF_PROG_LOAD, attributes, len(attributes)
-    )
-    if fd >= 0:
-        os.close(fd)
-    return bool(fd >= 0)
-
-
 def offset_flags(subsystem: str | None, *, has_cgroups: bool) -> list[str]:
     """
-    Return `-DSTRUCT_MEMBER=offset` for each member that `bpf/` reads, for the running kernel.
+    Return `-DSTRUCT_MEMBER=offset` for each member that `bpf/` reads, and what else there is to say of the running kernel.
 
     Args:
         subsystem: The controller whose index in css_set.subsys is CGROUP_SUBSYSTEM; None: not needed.
@@ -234,7 +162,18 @@ def offset_flags(subsystem: str | None, *, has_cgroups: bool) -> list[str]:
             flags.append(f"-DCGROUP_SUBSYSTEM={btf.enumerator('cgroup_subsys_id', f'{subsystem}_cgrp_id')}")
     except (KeyError, ValueError, OSError) as error:
         raise LoadError("bad-btf", f"{VMLINUX} lacks what is needed: {error}") from error
-    return [f"-D{macro}", *flags]
+    return [f"-D{macro}", *flags, *ability_flags(btf)]
+
+
+def ability_flags(btf: Btf) -> list[str]:
+    """Return the macros for what the running kernel can do."""
+    if not has_task_btf():
+        return []
+    try:
+        migration_disabled = btf.offset_of("task_struct", "migration_disabled")
+    except KeyError:  # a kernel before 5.11, or for one CPU
+        return ["-DHAVE_TASK_BTF"]
+    return ["-DHAVE_TASK_BTF", *([PERF_EVENTS] if is_preemptible(migration_disabled) else [])]
 
 
 def in_parallel(work: Callable[[], list[str]]) -> Callable[[], list[str]]:
@@ -271,66 +210,82 @@ def read_source(bpf_dir: str) -> str:
 
 
 def kernel_flags(cflags: list[str]) -> list[str]:
-    """Return the macros that *cflags* need of the running kernel."""
+    """Return the macros that say what the running kernel is like, as far as *cflags* need it."""
     asked = dict(flag.removeprefix("-D").partition("=")[::2] for flag in cflags)
     has_cgroups = "SELECT_CGROUP" in asked or "EXCLUDE_CGROUP" in asked
     return offset_flags(asked.get("CGROUP_SUBSYSTEM"), has_cgroups=has_cgroups)
 
 
-def load(request: dict[str, Any]) -> Any:
-    """Compile, load and attach; return the bcc object that keeps it all alive."""
+def load(request: dict[str, Any]) -> list[int]:
+    """Compile, load and attach; return the descriptors of `MAPS`, of `LINKS`, and of the programs of `LINKS`."""
     lift_memory_limit()
     check_kernel()
     bpf_dir, cflags = request["bpf_dir"], request["cflags"]
     of_kernel = in_parallel(lambda: kernel_flags(cflags))
     bcc = import_bcc()
     os.environ["BCC_KERNEL_SOURCE"] = bpf_dir
+    macros = [*cflags, *of_kernel()]
     try:
-        module = compile_and_load(bcc, bpf_dir, [*cflags, *of_kernel()])
-    except LoadError:
-        raise
+        module = compile_and_load(bcc, bpf_dir, macros)
     except Exception as error:  # bcc raises Exception itself
         raise LoadError("load", f"the BPF programs do not load on this kernel: {error}") from error
     for name, (keys, values, count) in request["contents"].items():
         fill(module[name].map_fd, base64.b64decode(keys), base64.b64decode(values), count)
-    for tracepoint in LINKS:
-        try:
-            module.attach_raw_tracepoint(tp=tracepoint.encode(), fn_name=f"on_{tracepoint}".encode())
-        except Exception as error:
-            raise LoadError("attach", f"cannot attach to the raw tracepoint {tracepoint}: {error}") from error
-    return module
+    if PERF_EVENTS in macros:
+        mount_tracefs()
+    links = [
+        attach(module, tracepoint, is_event=tracepoint in EVENTS and PERF_EVENTS in macros)
+        for tracepoint in LINKS
+    ]
+    programs = [module.funcs[f"on_{tracepoint}".encode()].fd for tracepoint in LINKS]
+    return [*(module[name].map_fd for name in MAPS), *links, *programs]
 
 
 def fill(fd: int, keys: bytes, values: bytes, count: int) -> None:
     """Write *count* elements to the map *fd* (BPF_MAP_UPDATE_BATCH, since 5.6)."""
-    # in_batch, out_batch, keys, values, count, map_fd, elem_flags, flags of union bpf_attr.
     key_buffer, value_buffer = ctypes.create_string_buffer(keys), ctypes.create_string_buffer(values)
-    attributes = struct.pack(
-        "=QQQQIIQQ", 0, 0, ctypes.addressof(key_buffer), ctypes.addressof(value_buffer), count, fd, 0, 0
-    )
-    libc = ctypes.CDLL(None, use_errno=True)
-    number = _BPF_SYSCALL_NUMBER[platform.machine()]
-    if libc.syscall(number, _BPF_MAP_UPDATE_BATCH, attributes, len(attributes)):
-        raise LoadError("load", f"cannot fill a map: {os.strerror(ctypes.get_errno())}")
+    # in_batch, out_batch, keys, values, count, map_fd, elem_flags, flags of union bpf_attr.
+    buffers = ctypes.addressof(key_buffer), ctypes.addressof(value_buffer)
+    try:
+        bpf(_BPF_MAP_UPDATE_BATCH, struct.pack("=QQQQIIQQ", 0, 0, *buffers, count, fd, 0, 0))
+    except OSError as error:
+        raise LoadError("load", f"cannot fill a map: {error.strerror}") from error
 
 
 def compile_and_load(bcc: Any, bpf_dir: str, macros: list[str]) -> Any:
     """Compile what is in *bpf_dir* and load all programs into the kernel, none attached yet."""
     # Of a macro that is given twice the last one counts. Without debug information: nothing reads it, and it costs 30 ms.
     cflags = ["-g0", "-Wno-macro-redefined", f"-I{bpf_dir}", *macros]
-    if has_task_btf():
-        cflags.append("-DHAVE_TASK_BTF")
     module = bcc.BPF(text=read_source(bpf_dir).encode(), cflags=cflags)
     for tracepoint in LINKS:
-        module.load_func(f"on_{tracepoint}".encode(), bcc.BPF.RAW_TRACEPOINT)
+        is_event = tracepoint in EVENTS and PERF_EVENTS in macros
+        kind = bcc.BPF.TRACEPOINT if is_event else bcc.BPF.RAW_TRACEPOINT
+        module.load_func(f"on_{tracepoint}".encode(), kind)
     return module
 
 
-def descriptors(module: Any) -> list[int]:
-    """Return the descriptors of `MAPS`, then of `LINKS`."""
-    return [module[name].map_fd for name in MAPS] + [
-        module.raw_tracepoint_fds[name.encode()] for name in LINKS
-    ]
+def mount_tracefs() -> None:
+    """Where it is not mounted, let this process alone see tracefs, which perf's events have their numbers in."""
+    if any(folder.is_dir() for folder in (_TRACEFS / "events", Path("/sys/kernel/debug/tracing/events"))):
+        return
+    libc = ctypes.CDLL(None)
+    if libc.unshare(_CLONE_NEWNS) == 0 and libc.mount(None, b"/", None, _MS_REC | _MS_PRIVATE, None) == 0:
+        libc.mount(b"tracefs", bytes(_TRACEFS), b"tracefs", 0, None)  # if not: attaching will tell
+
+
+def attach(module: Any, tracepoint: str, *, is_event: bool) -> int:
+    """Attach the program of a tracepoint; return the descriptor that keeps it there."""
+    name, function = tracepoint.encode(), f"on_{tracepoint}".encode()
+    try:
+        if is_event:
+            event = b"raw_syscalls:" + name
+            module.attach_tracepoint(tp=event, fn_name=function)
+            return int(module.tracepoint_fds[event])
+        module.attach_raw_tracepoint(tp=name, fn_name=function)
+        return int(module.raw_tracepoint_fds[name])
+    except Exception as error:  # bcc raises Exception itself
+        hint = ", which needs tracefs (mount -t tracefs tracefs /sys/kernel/tracing)" if is_event else ""
+        raise LoadError("attach", f"cannot attach to the tracepoint {tracepoint}{hint}: {error}") from error
 
 
 def main() -> None:
@@ -338,11 +293,11 @@ def main() -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored by some that start us, and then inherited
     channel = socket.socket(fileno=int(sys.argv[1]))
     try:
-        module = load(json.load(sys.stdin))
+        descriptors = load(json.load(sys.stdin))
     except LoadError as error:
         channel.sendall(json.dumps({"error": error.kind, "message": str(error)}).encode())
         os._exit(1)
-    socket.send_fds(channel, [b'{"error": null}'], descriptors(module))
+    socket.send_fds(channel, [b'{"error": null}'], descriptors)
     # bcc would detach at a normal exit; the agent has its own copies by now.
     os._exit(0)
 

@@ -6,13 +6,13 @@ import subprocess
 
 import pytest
 
-from otel_sysexit.kernel import loader, maps
+from otel_sysexit.kernel import loader, maps, probes
 
 MACHINE = platform.machine()
 # C expression -> what Python has for it, on this machine.
 NUMBERS = {
     "__NR_bpf": maps._SYSCALL_NUMBER[MACHINE],
-    "(__NR_bpf)": loader._BPF_SYSCALL_NUMBER[MACHINE],
+    "(__NR_bpf)": probes._NUMBER[MACHINE],
     "__NR_membarrier": maps._MEMBARRIER[MACHINE],
     "MEMBARRIER_CMD_GLOBAL": maps._MEMBARRIER_CMD_GLOBAL,
     "BPF_MAP_LOOKUP_ELEM": maps._LOOKUP,
@@ -21,17 +21,33 @@ NUMBERS = {
     "BPF_MAP_GET_NEXT_KEY": maps._GET_NEXT_KEY,
     "BPF_MAP_LOOKUP_BATCH": maps._LOOKUP_BATCH,
     "BPF_NOEXIST": maps._NOEXIST,
-    "BPF_MAP_CREATE": loader._BPF_MAP_CREATE,
-    "BPF_MAP_TYPE_RINGBUF": loader._BPF_MAP_TYPE_RINGBUF,
+    "BPF_MAP_CREATE": probes._MAP_CREATE,
+    "(BPF_MAP_LOOKUP_ELEM)": probes._MAP_LOOKUP_ELEM,
+    "BPF_MAP_TYPE_ARRAY": probes._MAP_TYPE_ARRAY,
+    "BPF_MAP_TYPE_RINGBUF": probes._MAP_TYPE_RINGBUF,
+    "CLONE_NEWNS": loader._CLONE_NEWNS,
+    "MS_REC": loader._MS_REC,
+    "MS_PRIVATE": loader._MS_PRIVATE,
     "BPF_MAP_UPDATE_BATCH": loader._BPF_MAP_UPDATE_BATCH,
-    "BPF_PROG_LOAD": loader._BPF_PROG_LOAD,
-    "BPF_PROG_TYPE_RAW_TRACEPOINT": loader._BPF_PROG_TYPE_RAW_TRACEPOINT,
+    "BPF_PROG_LOAD": probes._PROG_LOAD,
+    "BPF_RAW_TRACEPOINT_OPEN": probes._RAW_TRACEPOINT_OPEN,
+    "BPF_PROG_TYPE_RAW_TRACEPOINT": probes._PROG_TYPE_RAW_TRACEPOINT,
+    "BPF_FUNC_map_update_elem": 2,
+    "BPF_FUNC_get_current_task_btf": probes._CURRENT_TASK[3],
     "offsetof(union bpf_attr,map_fd)": maps._ElementAttributes.map_fd.offset,
     "offsetof(union bpf_attr,key)": maps._ElementAttributes.key.offset,
     "offsetof(union bpf_attr,value)": maps._ElementAttributes.value.offset,
     "offsetof(union bpf_attr,flags)": maps._ElementAttributes.flags.offset,
 }
-HEADERS = ("stddef.h", "stdio.h", "linux/bpf.h", "linux/membarrier.h", "sys/syscall.h")
+HEADERS = (
+    "stddef.h",
+    "stdio.h",
+    "linux/bpf.h",
+    "linux/membarrier.h",
+    "linux/sched.h",
+    "sys/mount.h",
+    "sys/syscall.h",
+)
 
 
 @pytest.fixture(scope="module")

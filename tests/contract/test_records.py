@@ -65,7 +65,7 @@ LITERALS = {
     "TIDS_TOLD_APART": records.TIDS_TOLD_APART,
 }
 # Macros that the loader sets by what machine and kernel it is on, and those that are for experiments alone.
-OF_THE_KERNEL = {"HAVE_TASK_BTF", *(macro for macro, _ in loader._ARCHITECTURES.values())}
+OF_THE_KERNEL = {"HAVE_TASK_BTF", "PERF_EVENTS", *(macro for macro, _ in loader._ARCHITECTURES.values())}
 FOR_EXPERIMENTS = {"WAKE_EVERY", "SELECTION_ENTRIES"}
 
 

@@ -26,7 +26,7 @@ for line in sys.stdin:
     macros = json.loads(line)
     by_controller = loader.kernel_flags(macros) if "-DCGROUP_SUBSYSTEM=memory" in macros else []
     try:
-        loader.compile_and_load(bcc, sys.argv[2], [*macros, *offsets, *by_controller]).cleanup()
+        loader.compile_and_load(bcc, sys.argv[2], [*offsets, *by_controller, *macros]).cleanup()
     except Exception as error:
         print(json.dumps([macros, str(error)]))
 print(json.dumps("done"))
@@ -88,6 +88,17 @@ def target_requests() -> Iterator[Request]:
         yield from requests(args=(0,), selection=(Selection(macros),))
 
 
+def perf_requests() -> Iterator[Request]:
+    """Yield the extremes of what is asked of calls, for programs that perf calls."""
+    yield from requests(
+        has_set=(False, True),
+        args=(0, 1, 2),
+        keep_slow=(None, BY_CALL),
+        sample_threshold=(0, 1 << 31),
+        selection=(Selection(["-DPERF_EVENTS"]), Selection(["-DPERF_EVENTS", "-DSELECT_ALL"])),
+    )
+
+
 def refused(found: list[Request]) -> list[list]:
     """Return the macros that do not load, each with the reason; half of the requests on each of two CPUs."""
     command = [
@@ -112,7 +123,7 @@ def refused(found: list[Request]) -> list[list]:
     return [answer for answer in answers if answer != "done"]
 
 
-@pytest.mark.parametrize("make", [call_requests, string_requests, target_requests])
+@pytest.mark.parametrize("make", [call_requests, string_requests, target_requests, perf_requests])
 def test_every_combination_loads(make):
     """Whatever is asked for together, the programs load."""
     assert refused(list(make())) == []

@@ -2,10 +2,15 @@ from otel_sysexit.kernel.records import Ledger
 from otel_sysexit.ledger import Account, Delivery
 
 
-def make_account(*deliveries: Delivery, in_flight: int = 0, **counters: int) -> Account:
+def make_account(
+    *deliveries: Delivery, in_flight: int = 0, skipped_runs: int = 0, **counters: int
+) -> Account:
     """Return an account; counters that are not given are 0."""
     return Account(
-        {entry: counters.get(entry.name.lower(), 0) for entry in Ledger}, in_flight, list(deliveries)
+        {entry: counters.get(entry.name.lower(), 0) for entry in Ledger},
+        in_flight,
+        list(deliveries),
+        skipped_runs,
     )
 
 
@@ -118,10 +123,11 @@ def test_every_loss_is_a_line():
         tasks_dropped=5,
         strings_dropped=6,
         keep_refused=7,
+        skipped_runs=8,
     )
     losses = account.losses()
 
-    assert [int(line.split()[0]) for line in losses] == [1, 2, 3, 4, 5, 6, 7, 21, 22]
+    assert [int(line.split()[0]) for line in losses] == [1, 2, 3, 4, 5, 6, 7, 8, 21, 22]
     assert "--ring-size" in losses[0]
     assert losses[-2:] == [
         "21 calls were not delivered to http://c: HTTP 400",
