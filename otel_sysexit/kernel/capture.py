@@ -156,6 +156,7 @@ class Capture:
         self.exec_strings = Ring.from_fd(maps["exec_strings"], TASKS_BYTES, self.string_dtype)
         self.files = Ring.from_fd(maps["files"], TASKS_BYTES, self.string_dtype)
         self._pending = Map(maps["pending"], 4, records.SLOT.itemsize)
+        self._calls_cut_off = 0
         self._cpus = possible_cpus()
         self._ledger = Map(maps["ledger"], 4, 8 * self._cpus)
         self._is_closing = Map(maps["is_closing"], 4, 4)
@@ -184,8 +185,13 @@ class Capture:
         return True
 
     def remove_thread(self, tid: int) -> None:
-        """Make *tid* no target, if it is one."""
-        self._pending.delete(struct.pack("=I", tid))
+        """Make *tid* no target, if it is one; a call that it is in has no end that could be seen."""
+        slot = self._pending.take(struct.pack("=I", tid))
+        if (
+            slot is not None
+            and np.frombuffer(slot, records.SLOT)["start_ns"][0] > records.SAMPLED_OUT_AT_ENTER
+        ):
+            self._calls_cut_off += 1
 
     def _add_slot(self, tid: int, state: records.SlotState) -> None:
         slot = np.zeros(1, records.SLOT)
@@ -211,12 +217,14 @@ class Capture:
         return live
 
     def ledger(self) -> dict[records.Ledger, int]:
-        """Return every counter, summed over the CPUs."""
+        """Return every counter, summed over the CPUs; what we cut off ourselves is among it."""
         layout = f"={self._cpus}Q"
-        return {
+        counts = {
             entry: sum(struct.unpack(layout, self._ledger.lookup(struct.pack("=I", entry)) or b""))
             for entry in records.Ledger
         }
+        counts[records.Ledger.DROPPED_OVERWRITTEN] += self._calls_cut_off
+        return counts
 
     def skipped_runs(self) -> int:
         """

@@ -18,11 +18,11 @@ import numpy as np
 import numpy.typing as npt
 
 _SYSCALL_NUMBER: Final = {"x86_64": 321, "aarch64": 280}
-_LOOKUP, _UPDATE, _DELETE, _GET_NEXT_KEY, _LOOKUP_BATCH = 1, 2, 3, 4, 24
+_LOOKUP, _UPDATE, _DELETE, _GET_NEXT_KEY, _LOOKUP_AND_DELETE, _LOOKUP_BATCH = 1, 2, 3, 4, 21, 24
 _NOEXIST: Final = 1
 _BATCH_ELEMENTS: Final = 1024
 _ENOTSUPP: Final = 524
-"""The kernel's own, linux/errno.h: the type of map knows no batches."""
+"""The kernel's own, linux/errno.h: the type of map does not know the command."""
 _MEMBARRIER: Final = {"x86_64": 324, "aarch64": 283}
 _MEMBARRIER_CMD_GLOBAL: Final = 1
 
@@ -83,9 +83,20 @@ class Map:
         if not self._call(_UPDATE, key, buffer, _NOEXIST if only_new else 0):
             raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
-    def delete(self, key: bytes) -> bool:
-        """Remove *key*; return whether it was there."""
-        return self._call(_DELETE, key, None)
+    def take(self, key: bytes) -> bytes | None:
+        """
+        Remove *key* from a hash; return its last value, or None if it was not there.
+
+        Until Linux 5.14 (commit 3e87f192b405) this is not one step: what is written between two is lost.
+        """
+        value = ctypes.create_string_buffer(self._value_size)
+        if self._call(_LOOKUP_AND_DELETE, key, value):
+            return value.raw
+        if ctypes.get_errno() == errno.ENOENT:
+            return None
+        last = self.lookup(key)
+        self._call(_DELETE, key, None)
+        return last
 
     def is_empty(self) -> bool:
         """Whether it has no element."""

@@ -68,6 +68,16 @@ def test_many_elements_take_few_system_calls(table, monkeypatch):
     assert len(asked) < 10
 
 
+def test_what_is_taken_is_gone(table):
+    """An element comes out with its last value, and is there no more."""
+    key = struct.pack("=I", 1)
+    table.update(key, struct.pack("=Q40x", 7))
+
+    assert table.take(key) == struct.pack("=Q40x", 7)
+    assert table.take(key) is None
+    assert table.is_empty()
+
+
 def test_a_map_that_knows_no_batches_is_read_otherwise():
     """A ring, which has no elements, refuses batches with ENOTSUPP, and has nothing to read one by one."""
     descriptor = make_map(RING, 0, 0, 4096)

@@ -28,10 +28,11 @@ class Kernel:
         self.elements = elements
         self.limit = limit
         self.batch_errno = 0
+        self.can_take = True
         self.calls: list[tuple[int, int]] = []
 
     def syscall(self, number: int, command: int, attributes: object, size: int) -> int:
-        """Do as BPF_MAP_{LOOKUP,UPDATE,DELETE,GET_NEXT_KEY}_ELEM do."""
+        """Do as BPF_MAP_{LOOKUP,UPDATE,DELETE,GET_NEXT_KEY,LOOKUP_AND_DELETE}_ELEM do."""
         found = attributes._obj
         self.calls.append((number, size))
         if command == maps._LOOKUP_BATCH:
@@ -43,6 +44,10 @@ class Kernel:
             maps.ctypes.memmove(found.value, self.elements[key], 4)
         elif command == maps._UPDATE:
             code = self._update(key, read(found.value), found.flags)
+        elif command == maps._LOOKUP_AND_DELETE and not self.can_take:
+            code = maps._ENOTSUPP
+        elif command == maps._LOOKUP_AND_DELETE and key in self.elements:
+            maps.ctypes.memmove(found.value, self.elements.pop(key), 4)
         elif command == maps._DELETE and key in self.elements:
             del self.elements[key]
         elif command == maps._GET_NEXT_KEY and (following := self._next(key)) is not None:
@@ -138,11 +143,13 @@ def test_a_full_map_is_an_error(kernel):
     assert caught.value.errno == errno.E2BIG
 
 
-def test_an_element_is_removed(kernel):
-    """delete() says whether there was anything."""
+@pytest.mark.parametrize("can_take", [True, False])
+def test_an_element_is_taken(kernel, can_take):
+    """take() gives the last value, once; where the kernel cannot do it in one step, it is done in two."""
+    kernel.can_take = can_take
     found = Map(7, 4, 4)
 
-    assert (found.delete(b"key1"), found.delete(b"key1")) == (True, False)
+    assert (found.take(b"key1"), found.take(b"key1")) == (b"one!", None)
     assert kernel.elements == {b"key2": b"two!"}
 
 
