@@ -60,6 +60,16 @@ static __always_inline bool is_followed(struct slot *creator, bool is_thread)
 #endif
 }
 
+/* Makes a slot for a thread that is heard of at its birth or change. NULL: there is no room, which is counted. */
+static __always_inline struct slot *follow(struct candidate *who, u8 state)
+{
+	struct slot *slot = add_slot(who->tid, who->tgid, is_excluded(who) ? SLOT_EXCLUDED : state);
+
+	if (!slot)
+		count_atomically(LEDGER_THREADS_UNFOLLOWED);
+	return slot;
+}
+
 /*
  * TP_PROTO(struct task_struct *parent, struct task_struct *child)
  * Runs in the parent, before the child does: its first call finds the slot.
@@ -77,7 +87,7 @@ int on_sched_process_fork(struct bpf_raw_tracepoint_args *ctx)
 	if (!(slot && is_followed(slot, child.tgid == pid_tgid >> 32)) &&
 	    !is_selected(&child))	/* filter: neither a target's child nor chosen itself */
 		return 0;
-	slot = add_slot(child.tid, child.tgid, is_excluded(&child) ? SLOT_EXCLUDED : BORN_STATE);
+	slot = follow(&child, BORN_STATE);
 	if (!slot)	/* not followed: counted there */
 		return 0;
 	if (!is_told(slot))	/* filter: of no interest */
@@ -201,8 +211,7 @@ static __always_inline bool is_left_out(struct candidate *who)
 static __always_inline struct slot *judge_again(struct slot *slot, struct candidate *who)
 {
 	if (!slot)
-		return is_selected(who) ?
-			add_slot(who->tid, who->tgid, is_excluded(who) ? SLOT_EXCLUDED : SLOT_ATTACHED) : NULL;
+		return is_selected(who) ? follow(who, SLOT_ATTACHED) : NULL;
 	if (is_left_out(who)) {
 		discard_call(slot);
 		slot->state = SLOT_EXCLUDED;

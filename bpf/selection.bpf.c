@@ -332,7 +332,7 @@ static __always_inline void forget_ids(u64 task, u32 tgid, u32 tid)
 #endif
 }
 
-/* The slot of a thread that becomes a target; NULL: there is no room (counted). */
+/* The slot of a thread that becomes a target; NULL: there is no room. */
 static __always_inline struct slot *add_slot(u32 tid, u32 tgid, u8 state)
 {
 	struct slot fresh = {
@@ -343,7 +343,6 @@ static __always_inline struct slot *add_slot(u32 tid, u32 tgid, u8 state)
 	note_slot(tid, 1);
 	if (pending.update(&tid, &fresh)) {
 		note_slot(tid, -1);
-		count_atomically(LEDGER_THREADS_UNFOLLOWED);
 		return NULL;
 	}
 	return pending.lookup(&tid);
