@@ -27,7 +27,7 @@
  *   KEEP_SLOW_BY_CALL            ... with exceptions in `keep_slow`
  *   SELECT_*, EXCLUDE_*, EXE_GLOBS, EXE_GLOBS_EXCLUDED, NO_FOLLOW, OWN_TGID   see selection.bpf.c
  *   HAVE_TASK_BTF                bpf_get_current_task_btf() and bpf_task_pt_regs() exist (since 5.15)
- *   PERF_EVENTS                  sys_enter and sys_exit are attached by perf; needs HAVE_TASK_BTF
+ *   PERF_EVENTS                  perf calls the programs of calls, execs and ends; needs HAVE_TASK_BTF
  *   <STRUCT>_<MEMBER>            offsets from BTF: see otel_sysexit/kernel/loader.py
  */
 #define BPF_LICENSE Dual BSD/GPL

@@ -168,14 +168,13 @@ static __always_inline void emit_argv(u64 argv, u64 mm, struct slot *slot)
 #endif
 
 /* What was executed, and as what: strings named by the slot for the call and by the record for the process. */
-static __always_inline void emit_exec_strings(struct slot *slot, u64 task, u64 bprm)
+static __always_inline void emit_exec_strings(struct slot *slot, u64 task, u64 filename)
 {
-	u64 filename = 0, mm = 0, argv = 0, file = 0, dentry = 0, name = 0;
+	u64 mm = 0, argv = 0, file = 0, dentry = 0, name = 0;
 
 	/* Not by a counter of the CPU: here we may be preempted. By the thread, and the how manieth of its execs this is. */
 	slot->string_cpu = EXEC_STRINGS | (slot->string_cpu + 1);
 	slot->string_seq = slot->tid;
-	READ(filename, bprm, LINUX_BINPRM_FILENAME);
 	emit_exec_string(filename, false, STRING_FIRST_PATH, slot);
 	READ(mm, task, TASK_STRUCT_MM);
 	READ(argv, mm, MM_STRUCT_ARG_START);
@@ -222,18 +221,30 @@ static __always_inline struct slot *judge_again(struct slot *slot, struct candid
 	return slot;
 }
 
-/* TP_PROTO(struct task_struct *p, pid_t old_pid, struct linux_binprm *bprm) */
-int on_sched_process_exec(struct bpf_raw_tracepoint_args *ctx)
+#ifdef PERF_EVENTS
+struct exec_context {	/* struct trace_event_raw_sched_process_exec */
+	u64 common;
+	u32 filename;	/* offset in the record, length << 16 */
+	s32 pid;
+	s32 old_pid;
+};
+#define context_old_tid(ctx) ((u32)(ctx)->old_pid)
+#define context_filename(ctx) ((u64)((void *)(ctx) + ((ctx)->filename & 0xffff)))
+#else
+#define exec_context bpf_raw_tracepoint_args	/* TP_PROTO(struct task_struct *, pid_t old_pid, struct linux_binprm *) */
+#define context_old_tid(ctx) ((u32)(ctx)->args[1])
+#define context_filename(ctx) ({ u64 name = 0; READ(name, (ctx)->args[2], LINUX_BINPRM_FILENAME); name; })
+#endif
+
+int on_sched_process_exec(struct exec_context *ctx)
 {
 	u64 pid_tgid = bpf_get_current_pid_tgid();
-	u32 old_tid = (u32)ctx->args[1];
-	struct candidate who = {
-		.task = ctx->args[0], .tgid = pid_tgid >> 32, .tid = (u32)pid_tgid,
-		.comm = ctx->args[0] + TASK_STRUCT_COMM,
-	};
+	u32 old_tid = context_old_tid(ctx);
+	struct candidate who = { .task = bpf_get_current_task(), .tgid = pid_tgid >> 32, .tid = (u32)pid_tgid };
 	struct task_record *record;
 	struct slot *slot;
 
+	who.comm = who.task + TASK_STRUCT_COMM;
 	slot = old_tid == who.tid ? find_slot(who.tid) : move_slot(old_tid, who.tid);
 	if (slot && slot->state == SLOT_LAUNCHING)	/* the command begins, whether or not its execve is in the set */
 		slot->state = SLOT_NORMAL;
@@ -243,7 +254,7 @@ int on_sched_process_exec(struct bpf_raw_tracepoint_args *ctx)
 	if (!slot || !is_told(slot))	/* filter: not a target */
 		return 0;
 	slot->has_execed = 1;
-	emit_exec_strings(slot, who.task, ctx->args[2]);
+	emit_exec_strings(slot, who.task, context_filename(ctx));
 	record = reserve_task(TASK_EXEC, who.task);
 	if (!record)	/* dropped: counted there */
 		return 0;
@@ -302,13 +313,12 @@ static __always_inline void read_end(struct task_record *record, u64 task)
 }
 
 /*
- * TP_PROTO(struct task_struct *task, ...)
- * A call still in flight never returns: it ends with its thread. The slot goes
- * before the tid can be used again.
+ * Runs in the thread that ends. A call still in flight never returns: it ends with
+ * its thread. The slot goes before the tid can be used again.
  */
-int on_sched_process_exit(struct bpf_raw_tracepoint_args *ctx)
+int on_sched_process_exit(void *ctx)
 {
-	u64 pid_tgid = bpf_get_current_pid_tgid();
+	u64 task = bpf_get_current_task(), pid_tgid = bpf_get_current_pid_tgid();
 	u32 tid = (u32)pid_tgid;
 	struct slot *slot = find_slot(tid);
 	struct finished call = {};
@@ -316,7 +326,7 @@ int on_sched_process_exit(struct bpf_raw_tracepoint_args *ctx)
 	u32 zero = 0, *closing;
 	bool is_told_of;
 
-	forget_ids(ctx->args[0], pid_tgid >> 32, tid);
+	forget_ids(task, pid_tgid >> 32, tid);
 	if (!slot)	/* filter: not a target */
 		return 0;
 	closing = is_closing.lookup(&zero);
@@ -332,10 +342,10 @@ int on_sched_process_exit(struct bpf_raw_tracepoint_args *ctx)
 	delete_slot(tid);
 	if (!is_told_of)	/* filter: of no interest */
 		return 0;
-	record = reserve_task(TASK_END, ctx->args[0]);
+	record = reserve_task(TASK_END, task);
 	if (!record)	/* dropped: counted there */
 		return 0;
-	read_end(record, ctx->args[0]);
+	read_end(record, task);
 	tasks.ringbuf_submit(record, BPF_RB_NO_WAKEUP);
 	return 0;
 }

@@ -45,8 +45,14 @@ LINKS: Final = (
     "sys_enter",
 )
 
-# Those whose programs perf calls instead, where they could be preempted otherwise.
-EVENTS: Final = ("sys_exit", "sys_enter")
+# Those whose programs perf calls instead, where they could be preempted otherwise, and what the events are called. The others need
+# more than the events tell.
+EVENTS: Final = {
+    "sched_process_exit": b"sched:sched_process_exit",
+    "sched_process_exec": b"sched:sched_process_exec",
+    "sys_exit": b"raw_syscalls:sys_exit",
+    "sys_enter": b"raw_syscalls:sys_enter",
+}
 PERF_EVENTS: Final = "-DPERF_EVENTS"
 
 _MEMBERS: Final = {
@@ -278,9 +284,8 @@ def attach(module: Any, tracepoint: str, *, is_event: bool) -> int:
     name, function = tracepoint.encode(), f"on_{tracepoint}".encode()
     try:
         if is_event:
-            event = b"raw_syscalls:" + name
-            module.attach_tracepoint(tp=event, fn_name=function)
-            return int(module.tracepoint_fds[event])
+            module.attach_tracepoint(tp=EVENTS[tracepoint], fn_name=function)
+            return int(module.tracepoint_fds[EVENTS[tracepoint]])
         module.attach_raw_tracepoint(tp=name, fn_name=function)
         return int(module.raw_tracepoint_fds[name])
     except Exception as error:  # bcc raises Exception itself
