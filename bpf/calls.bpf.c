@@ -141,17 +141,17 @@ static __always_inline u8 fill_arguments(struct call_record *record, struct slot
 		u32 entry = table_entry(slot->abi, slot->nr), file;
 
 		if (entry & ENTRY_HAS_MEANING) {
-			if (emit_strings(record, entry))
+			if (emit_strings(record, entry, slot->address_room))
 				flags |= CALL_HAS_STRING;
 			file = ENTRY_ARGUMENT(entry, ENTRY_FIRST_FILE);
 			if (is_close(slot->abi, slot->nr))
 				record->files[0] = slot->file;
 			else if (file)
-				record->files[0] = file_number((s32)argument(record, file),
+				record->files[0] = file_number((s32)argument(record->args, file),
 							       call->start_ns + call->duration_ns);
 			file = ENTRY_ARGUMENT(entry, ENTRY_SECOND_FILE);
 			if (file)
-				record->files[1] = file_number((s32)argument(record, file),
+				record->files[1] = file_number((s32)argument(record->args, file),
 							       call->start_ns + call->duration_ns);
 		}
 	}
@@ -253,6 +253,7 @@ static __always_inline void handle_lone_exit(struct exit_context *ctx, struct sl
 	slot->tid = tid_of(task);
 	slot->tgid = tgid_of(task);
 	slot->file = 0;
+	slot->address_room = 0;
 	call.start_ns = bpf_ktime_get_boot_ns();
 	call.ret = context_ret(ctx);
 	call.task = task;
@@ -345,6 +346,12 @@ static __always_inline void note_arguments(struct enter_context *ctx, struct slo
 		slot->exit_status = registers_first_arg(regs, slot->abi);
 	}
 #if ARGS >= ARGS_DECODED
+	u32 entry = table_entry(slot->abi, slot->nr);
+
+	if (unlikely(entry & ENTRY_IS_ADDRESS_OUT)) {
+		READ_REGISTERS(regs, task, context_registers(ctx, task));
+		slot->address_room = address_room(entry, regs, slot->abi);
+	}
 	if (unlikely(is_close(slot->abi, slot->nr))) {
 		READ_REGISTERS(regs, task, context_registers(ctx, task));
 		slot->file = file_number((s32)registers_first_arg(regs, slot->abi), bpf_ktime_get_boot_ns());

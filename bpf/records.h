@@ -220,7 +220,8 @@ struct slot {
 	__u8 state;
 	__u8 has_execed;	/* the call in flight replaced the program: registers are gone */
 	__u8 was_target;	/* the agent knows its process, and must hear of its end */
-	__u8 reserved[2];
+	__u8 address_room;	/* of accept and its like: bytes of an address that the program has room for */
+	__u8 reserved;
 	__u32 file;		/* of close: what the descriptor is, which nobody knows at exit */
 	__u32 threshold;	/* at which the call in flight was sampled, as call_record.threshold */
 };

@@ -57,11 +57,11 @@ static __always_inline u32 next_string_seq(void)
 }
 
 /* An argument by a number that differs: a choice of constants, since old verifiers refuse a variable index into ring memory. */
-static __always_inline u64 argument(struct call_record *record, u32 one_plus_index)
+static __always_inline u64 argument(u64 *args, u32 one_plus_index)
 {
-	return one_plus_index == 1 ? record->args[0] : one_plus_index == 2 ? record->args[1] :
-	       one_plus_index == 3 ? record->args[2] : one_plus_index == 4 ? record->args[3] :
-	       one_plus_index == 5 ? record->args[4] : record->args[5];
+	return one_plus_index == 1 ? args[0] : one_plus_index == 2 ? args[1] :
+	       one_plus_index == 3 ? args[2] : one_plus_index == 4 ? args[3] :
+	       one_plus_index == 5 ? args[4] : args[5];
 }
 
 static __always_inline void emit_path(struct call_record *record, u64 address, u8 role)
@@ -79,17 +79,35 @@ static __always_inline void emit_path(struct call_record *record, u64 address, u
 
 #define ADDRESS_SIZE 128	/* of struct sockaddr_storage: no address is longer */
 
-/* A struct sockaddr. accept, recvfrom and their like wrote it, and its length, before they returned. */
-static __always_inline void emit_address(struct call_record *record, u32 entry)
+/*
+ * At sys_enter: how many bytes accept, recvfrom and their like may write of an address. On return the program has the
+ * address's own length there, and behind a shorter buffer lies what is none of our business.
+ */
+static __always_inline u8 address_room(u32 entry, struct registers *regs, u8 abi)
 {
-	u64 address = argument(record, ENTRY_ARGUMENT(entry, ENTRY_ADDRESS));
-	u64 given = argument(record, ENTRY_ARGUMENT(entry, ENTRY_ADDRESS_LENGTH));
+	u64 args[6];
+	u32 room = 0;
+
+	registers_args(regs, abi, args);
+	bpf_probe_read_user(&room, sizeof(room), (void *)argument(args, ENTRY_ARGUMENT(entry, ENTRY_ADDRESS_LENGTH)));
+	return room > ADDRESS_SIZE ? ADDRESS_SIZE : room;
+}
+
+/* A struct sockaddr. accept, recvfrom and their like wrote it, and its length, before they returned. */
+static __always_inline void emit_address(struct call_record *record, u32 entry, u8 room)
+{
+	u64 address = argument(record->args, ENTRY_ARGUMENT(entry, ENTRY_ADDRESS));
+	u64 given = argument(record->args, ENTRY_ARGUMENT(entry, ENTRY_ADDRESS_LENGTH));
 	struct string_record *string;
 	u32 length = given;
 	int error;
 
-	if (entry & ENTRY_IS_ADDRESS_OUT && bpf_probe_read_user(&length, sizeof(length), (void *)given))
-		length = 0;
+	if (entry & ENTRY_IS_ADDRESS_OUT) {
+		if (bpf_probe_read_user(&length, sizeof(length), (void *)given))
+			length = 0;
+		if (length > room)
+			length = room;
+	}
 	if (!length)	/* none was wanted, or none is there */
 		return;
 	string = strings.ringbuf_reserve(sizeof(struct string_record));
@@ -109,10 +127,10 @@ static __always_inline void emit_address(struct call_record *record, u32 entry)
  * Texts of a call that survived the filters, read at exit: the kernel has just
  * read that memory, so it is there. Returns whether there may be any.
  */
-static __always_inline bool emit_strings(struct call_record *record, u32 entry)
+static __always_inline bool emit_strings(struct call_record *record, u32 entry, u8 room)
 {
 	u32 first = ENTRY_ARGUMENT(entry, ENTRY_FIRST_PATH), second = ENTRY_ARGUMENT(entry, ENTRY_SECOND_PATH);
-	u64 address = argument(record, ENTRY_ARGUMENT(entry, ENTRY_ADDRESS));
+	u64 address = argument(record->args, ENTRY_ARGUMENT(entry, ENTRY_ADDRESS));
 	bool has_address = ENTRY_ARGUMENT(entry, ENTRY_ADDRESS) && address &&
 			   (!(entry & ENTRY_IS_ADDRESS_OUT) || record->ret >= 0);
 
@@ -121,10 +139,10 @@ static __always_inline bool emit_strings(struct call_record *record, u32 entry)
 	record->string_cpu = bpf_get_smp_processor_id();
 	record->string_seq = next_string_seq();
 	if (first)
-		emit_path(record, argument(record, first), STRING_FIRST_PATH);
+		emit_path(record, argument(record->args, first), STRING_FIRST_PATH);
 	if (second)
-		emit_path(record, argument(record, second), STRING_SECOND_PATH);
+		emit_path(record, argument(record->args, second), STRING_SECOND_PATH);
 	if (has_address)
-		emit_address(record, entry);
+		emit_address(record, entry, room);
 	return true;
 }

@@ -92,7 +92,8 @@ SLOT = np.dtype(
         ("state", "u1"),
         ("has_execed", "u1"),
         ("was_target", "u1"),
-        ("reserved", "u1", (2,)),
+        ("address_room", "u1"),
+        ("reserved", "u1"),
         ("file", "<u4"),
         ("threshold", "<u4"),
     ]

@@ -141,6 +141,32 @@ def test_the_other_end_is_the_peer(addresses):
     assert [network(span) for span in accepted] == [ipv4 | {"network.peer.port": client_port}]
 
 
+# One peer of a long unix path, asked for with room for all of it, for its first letters, and for its family only.
+SHORT_ROOM = """
+import ctypes, os, socket, tempfile
+libc = ctypes.CDLL(None)
+path = tempfile.mkdtemp() + "/long-name"
+server = socket.socket(socket.AF_UNIX); server.bind(path); server.listen()
+client = socket.socket(socket.AF_UNIX); client.connect(path)
+for room in (110, 8, 2):
+    buffer, length = ctypes.create_string_buffer(b"?" * 128), ctypes.c_uint32(room)
+    libc.getpeername(client.fileno(), buffer, ctypes.byref(length))
+    assert length.value > room or room == 110
+print(path)
+"""
+
+
+def test_what_lies_behind_a_short_buffer_is_not_shown(run_traced):
+    """Of an address that did not fit there is what was written: the program's own bytes behind it stay its own."""
+    run = run_traced("/usr/bin/python3", "-c", SHORT_ROOM, options=("--syscalls", "getpeername"))
+    path = run.stdout.decode().strip()
+
+    found = [
+        span.attributes.get("network.peer.address") for span in run.calls("getpeername")[:3]
+    ]  # Python makes more
+    assert found == [path, path[:6], None]
+
+
 def test_datagrams_have_peers(addresses):
     """Sendto and recvfrom over IPv6 say to and from whom."""
     run, (_, _, port) = addresses
