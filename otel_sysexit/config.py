@@ -11,8 +11,8 @@ import mmap
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from enum import IntEnum
-from fractions import Fraction
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit, urlunsplit
@@ -51,11 +51,10 @@ RING_BYTES: Final = {"run": 64 << 20, "attach": 16 << 20}
 """A command is over soon and may be fast; an agent stays on its host."""
 MAX_RATE: Final = {"run": 0, "attach": 5_000}
 MAX_RATE_MAX: Final = 10_000_000
-PROBABILITY_MIN: Final = Fraction(1, 1 << 32)
+PROBABILITY_MIN: Final = Decimal(2) ** -32
 STRING_LIMIT_MIN: Final = 128
 STRING_LIMIT_MAX: Final = 4_096
 _PAGE_SIZE: Final = mmap.PAGESIZE
-_RATE_TEXT_MAX: Final = 64
 _TRACES_PATH: Final = "/v1/traces"
 _LOGS_ENDPOINT: Final = "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT"
 _UNITS_BYTES: Final = {"": 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
@@ -141,14 +140,16 @@ def parse_probability(text: str) -> float:
     Raises:
         ValueError: it is none above 0, or so small that no call would ever be kept.
     """
-    try:
-        probability = Fraction(text[:_RATE_TEXT_MAX])
-    except (ValueError, ZeroDivisionError):
-        probability = Fraction(0)
-    if not 0 < probability <= 1:
+    numerator, slash, denominator = text.partition("/")
+    try:  # a Fraction of 1e-99999999 has a hundred million digits
+        probability = Decimal(numerator) / Decimal(denominator if slash else 1)
+        is_rate = 0 < probability <= 1
+    except ArithmeticError:
+        is_rate = False
+    if not is_rate:
         raise ValueError(f"{text!r} is no rate above 0 and up to 1: write 1/100 or 0.01")
     if probability < PROBABILITY_MIN:
-        raise ValueError(f"{text!r} is too small a rate: at least 1/{1 / PROBABILITY_MIN}")
+        raise ValueError(f"{text!r} is too small a rate: at least 1/{1 << 32}")
     return float(probability)
 
 

@@ -38,7 +38,26 @@ def test_probabilities(text, expected):
 
 @pytest.mark.parametrize(
     "text",
-    ["", "0", "0/1", "-0.1", "-1/2", "1.01", "2", "101/100", "1/0", "1%", "nan", "inf", "1/2/3", "half"],
+    [
+        "",
+        "0",
+        "0/1",
+        "-0.1",
+        "-1/2",
+        "1.01",
+        "2",
+        "101/100",
+        "1/0",
+        "1%",
+        "nan",
+        "inf",
+        "1/2/3",
+        "half",
+        "1/",
+        "1e99999999",
+        "1e-99999999",
+        "1/1e99999999",
+    ],
 )
 def test_what_is_no_probability_is_refused(text):
     """A rate of 0, above 1, or that is no number."""
@@ -46,7 +65,7 @@ def test_what_is_no_probability_is_refused(text):
         config.parse_probability(text)
 
 
-@pytest.mark.parametrize("text", ["1/4294967297", "1e-10", "1e-400"])
+@pytest.mark.parametrize("text", ["1/4294967297", "1e-10", "1e-400", f"0.{'0' * 100}1"])
 def test_a_probability_that_keeps_nothing_is_refused(text):
     """The kernel's random numbers have 32 bits: what is rarer than one in 2^32 would never be kept."""
     with pytest.raises(ValueError, match="too small a rate: at least 1/4294967296"):
