@@ -26,7 +26,7 @@ for line in sys.stdin:
     macros = json.loads(line)
     by_controller = loader.kernel_flags(macros) if "-DCGROUP_SUBSYSTEM=memory" in macros else []
     try:
-        loader.compile_and_load(bcc, sys.argv[2], [*offsets, *by_controller, *macros]).cleanup()
+        loader.compile_and_load(bcc, sys.argv[2], [*macros, *offsets, *by_controller]).cleanup()
     except Exception as error:
         print(json.dumps([macros, str(error)]))
 print(json.dumps("done"))
