@@ -60,6 +60,13 @@
 #define ARGS_NUMBERS 1
 #define ARGS_DECODED 2
 
+/* What a program returns. perf shows an event to its other users only if no program returned 0. */
+#ifdef PERF_EVENTS
+#define DONE 1
+#else
+#define DONE 0
+#endif
+
 #define __always_inline inline __attribute__((always_inline))
 #define likely(x) __builtin_expect(!!(x), 1)
 #define unlikely(x) __builtin_expect(!!(x), 0)
@@ -115,7 +122,7 @@ BPF_ARRAY(unwanted_numbers, u8, NR_LIMIT);
 /* [0]: the agent is detaching; a lone sys_exit now is one whose sys_enter came too late to be seen. */
 BPF_ARRAY(is_closing, u32, 1);
 
-/* The programs on sys_enter and sys_exit run with preemption off: each CPU's counter has one writer at a time. */
+/* The programs on sys_enter and sys_exit run with preemption off (PERF_EVENTS sees to it): a CPU's counter has one writer at a time. */
 static __always_inline u64 count(u32 entry)
 {
 	u64 *counter = ledger.lookup(&entry);

@@ -284,15 +284,15 @@ int on_sys_exit(struct exit_context *ctx)
 	u32 tid;
 
 	if (is_outside_set(ctx))	/* filter: not in the set */
-		return 0;
+		return DONE;
 	task = current_task();
 	tid = tid_of(task);
 	slot = find_slot(tid);
 	if (!slot)	/* filter: not a target */
-		return 0;
+		return DONE;
 	if (unlikely(!slot->start_ns)) {
 		handle_lone_exit(ctx, slot, task);
-		return 0;
+		return DONE;
 	}
 	call.start_ns = slot->start_ns;
 	call.ret = context_ret(ctx);
@@ -303,7 +303,7 @@ int on_sys_exit(struct exit_context *ctx)
 #ifdef SAMPLE_AT_ENTER
 	if (call.start_ns == SAMPLED_OUT_AT_ENTER) {	/* sampled out: counted at sys_enter */
 		slot->has_execed = 0;
-		return 0;
+		return DONE;
 	}
 #endif
 	call.duration_ns = bpf_ktime_get_boot_ns() - call.start_ns;
@@ -312,7 +312,7 @@ int on_sys_exit(struct exit_context *ctx)
 	call.kind = CALL_RETURNED;
 	emit_call(slot, &call);
 	slot->has_execed = 0;
-	return 0;
+	return DONE;
 }
 
 /* With --all, a thread that ran before us is met here. */
@@ -370,29 +370,29 @@ int on_sys_enter(struct enter_context *ctx)
 
 #ifdef SYSCALL_SET
 	if (is_unwanted_number(nr))	/* filter: not in the set */
-		return 0;
+		return DONE;
 #endif
 	task = current_task();
 	tid = tid_of(task);
 	slot = find_slot(tid);
 #ifndef SELECT_ALL
 	if (!slot)	/* filter: not a target */
-		return 0;
+		return DONE;
 #endif
 	abi = abi_of(task);
 	split_x32(&abi, &nr);
 	if (!is_wanted(abi, nr))	/* filter: not in the set of this ABI */
-		return 0;
+		return DONE;
 	if (!slot) {
 		slot = meet(tid, tgid_of(task));
 		if (!slot)	/* filter: ourselves; or dropped: counted there */
-			return 0;
+			return DONE;
 	}
 	if (unlikely(slot->state != SLOT_NORMAL)) {
 		if (slot->state == SLOT_EXCLUDED)	/* filter: left out */
-			return 0;
+			return DONE;
 		if (slot->state == SLOT_LAUNCHING && nr != NR_EXECVE)	/* filter: our own code still */
-			return 0;
+			return DONE;
 		slot->state = SLOT_NORMAL;
 	}
 	if (unlikely(slot->start_ns > SAMPLED_OUT_AT_ENTER))
@@ -407,11 +407,11 @@ int on_sys_enter(struct enter_context *ctx)
 	if (threshold == IS_REFUSED) {
 		slot->start_ns = SAMPLED_OUT_AT_ENTER;
 		count(LEDGER_SAMPLED_OUT);
-		return 0;
+		return DONE;
 	}
 	slot->threshold = threshold;
 #endif
 	note_arguments(ctx, slot, task);
 	slot->start_ns = bpf_ktime_get_boot_ns();
-	return 0;
+	return DONE;
 }

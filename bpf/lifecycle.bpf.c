@@ -252,17 +252,17 @@ int on_sched_process_exec(struct exec_context *ctx)
 	if (old_tid != who.tid)
 		forget_tid(old_tid);
 	if (!slot || !is_told(slot))	/* filter: not a target */
-		return 0;
+		return DONE;
 	slot->has_execed = 1;
 	emit_exec_strings(slot, who.task, context_filename(ctx));
 	record = reserve_task(TASK_EXEC, who.task);
 	if (!record)	/* dropped: counted there */
-		return 0;
+		return DONE;
 	record->previous_tid = old_tid;
 	record->string_seq = slot->string_seq;
 	record->string_cpu = slot->string_cpu;
 	tasks.ringbuf_submit(record, BPF_RB_NO_WAKEUP);
-	return 0;
+	return DONE;
 }
 
 /* TP_PROTO(struct task_struct *task, const char *comm): comm is the new name, not yet in the task. */
@@ -328,10 +328,10 @@ int on_sched_process_exit(void *ctx)
 
 	forget_ids(task, pid_tgid >> 32, tid);
 	if (!slot)	/* filter: not a target */
-		return 0;
+		return DONE;
 	closing = is_closing.lookup(&zero);
 	if (closing && *closing && !is_exit(slot->abi, slot->nr))	/* its return came after sys_exit was detached */
-		return 0;
+		return DONE;
 	if (slot->start_ns > SAMPLED_OUT_AT_ENTER) {
 		call.start_ns = slot->start_ns;
 		call.duration_ns = bpf_ktime_get_boot_ns() - call.start_ns;
@@ -341,11 +341,11 @@ int on_sched_process_exit(void *ctx)
 	is_told_of = is_told(slot);
 	delete_slot(tid);
 	if (!is_told_of)	/* filter: of no interest */
-		return 0;
+		return DONE;
 	record = reserve_task(TASK_END, task);
 	if (!record)	/* dropped: counted there */
-		return 0;
+		return DONE;
 	read_end(record, task);
 	tasks.ringbuf_submit(record, BPF_RB_NO_WAKEUP);
-	return 0;
+	return DONE;
 }

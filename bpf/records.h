@@ -178,7 +178,7 @@ enum ledger {
 	LEDGER_EMITTED = 6,
 	LEDGER_DROPPED_RING_FULL = 7,
 	LEDGER_DROPPED_PENDING_FULL = 8, /* --all: there was no slot for the thread */
-	LEDGER_DROPPED_OVERWRITTEN = 9,	/* sys_enter over a live slot: should never be */
+	LEDGER_DROPPED_OVERWRITTEN = 9,	/* the end was not seen: the slot was used again, or taken away */
 	/* Outside the equation. */
 	LEDGER_UNPAIRED_START = 10,	/* the child's return from fork, clone, vfork */
 	LEDGER_UNPAIRED_ATTACH = 11,	/* the call in progress when we came */

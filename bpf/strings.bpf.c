@@ -78,6 +78,7 @@ static __always_inline void emit_path(struct call_record *record, u64 address, u
 }
 
 #define ADDRESS_SIZE 128	/* of struct sockaddr_storage: no address is longer */
+#define ROOM_UNKNOWN 255	/* at sys_enter the memory was not there: paged out, or never touched */
 
 /*
  * At sys_enter: how many bytes accept, recvfrom and their like may write of an address. On return the program has the
@@ -89,7 +90,8 @@ static __always_inline u8 address_room(u32 entry, struct registers *regs, u8 abi
 	u32 room = 0;
 
 	registers_args(regs, abi, args);
-	bpf_probe_read_user(&room, sizeof(room), (void *)argument(args, ENTRY_ARGUMENT(entry, ENTRY_ADDRESS_LENGTH)));
+	if (bpf_probe_read_user(&room, sizeof(room), (void *)argument(args, ENTRY_ARGUMENT(entry, ENTRY_ADDRESS_LENGTH))))
+		return ROOM_UNKNOWN;
 	return room > ADDRESS_SIZE ? ADDRESS_SIZE : room;
 }
 
@@ -118,7 +120,9 @@ static __always_inline void emit_address(struct call_record *record, u32 entry, 
 	begin_string(string, STRING_ADDRESS, record->string_seq, record->string_cpu);
 	if (length > ADDRESS_SIZE)
 		length = ADDRESS_SIZE;
-	error = bpf_probe_read_user(string->text, length, (void *)address);
+	/* -EFAULT, counted as such: how much of it is the address is not known. */
+	error = entry & ENTRY_IS_ADDRESS_OUT && room == ROOM_UNKNOWN ? -14 :
+		bpf_probe_read_user(string->text, length, (void *)address);
 	end_bytes(string, error, length);
 	strings.ringbuf_submit(string, BPF_RB_NO_WAKEUP);
 }

@@ -107,8 +107,8 @@ class Account:
                 lines.append(f"{self.kernel[entry]} {words}")
         if self.skipped_runs:
             lines.append(
-                f"{self.skipped_runs} runs of our programs were skipped by the kernel, which had preempted others: "
-                "as many calls, births, execs or ends of threads may be missing"
+                f"{self.skipped_runs} runs of our programs were skipped by the kernel, which was busy with BPF on that CPU: up to as "
+                "many calls may be missing or told as not executed, or births, execs and ends of threads be missing"
             )
         for delivery in self.deliveries:
             for reason, count in delivery.undelivered.items():

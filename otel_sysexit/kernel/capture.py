@@ -145,8 +145,8 @@ class Capture:
 
     def __init__(self, request: Request, fds: Sequence[int]) -> None:
         """Take over the descriptors of `MAPS`, of `LINKS`, and of the programs of `LINKS`."""
-        maps = dict(zip(MAPS, fds, strict=False))
-        self._links = dict(zip(LINKS, fds[len(MAPS) :], strict=False))
+        maps = dict(zip(MAPS, fds[: len(MAPS)], strict=True))
+        self._links = dict(zip(LINKS, fds[len(MAPS) : -len(LINKS)], strict=True))
         self._programs = fds[-len(LINKS) :]
         self.calls_fd = maps["calls"]
         self.calls = Ring.from_fd(maps["calls"], request.calls_bytes, records.CALL)
@@ -230,7 +230,8 @@ class Capture:
         """
         Return how many runs of our programs the kernel skipped: whatever they would have told is missing.
 
-        It skips a program that is already running on the same CPU, as it may be where programs can be preempted.
+        It skips a program that is already running on the same CPU, as it may be where programs can be preempted; and perf's
+        programs while bpf(2) is at work on a map there. Strangers' calls are among them.
         """
         lines = (
             line.split()

@@ -10,6 +10,7 @@ bcc, btf.py and probes.py only.
 
 import base64
 import ctypes
+import fcntl
 import json
 import os
 import platform
@@ -95,6 +96,7 @@ _ARCHITECTURES: Final = {
 }
 
 _BPF_MAP_UPDATE_BATCH: Final = 26
+_PERF_EVENT_IOC_DISABLE: Final = 0x2401
 _CLONE_NEWNS: Final = 0x20000
 _MS_REC: Final = 0x4000
 _MS_PRIVATE: Final = 0x40000
@@ -272,7 +274,7 @@ def compile_and_load(bcc: Any, bpf_dir: str, macros: list[str]) -> Any:
 
 def mount_tracefs() -> None:
     """Where it is not mounted, let this process alone see tracefs, which perf's events have their numbers in."""
-    if any(folder.is_dir() for folder in (_TRACEFS / "events", Path("/sys/kernel/debug/tracing/events"))):
+    if os.path.ismount(_TRACEFS) or os.path.ismount("/sys/kernel/debug"):
         return
     libc = ctypes.CDLL(None)
     if libc.unshare(_CLONE_NEWNS) == 0 and libc.mount(None, b"/", None, _MS_REC | _MS_PRIVATE, None) == 0:
@@ -285,11 +287,13 @@ def attach(module: Any, tracepoint: str, *, is_event: bool) -> int:
     try:
         if is_event:
             module.attach_tracepoint(tp=EVENTS[tracepoint], fn_name=function)
-            return int(module.tracepoint_fds[EVENTS[tracepoint]])
+            fd = int(module.tracepoint_fds[EVENTS[tracepoint]])
+            fcntl.ioctl(fd, _PERF_EVENT_IOC_DISABLE, 0)  # the event itself is not wanted; the program stays
+            return fd
         module.attach_raw_tracepoint(tp=name, fn_name=function)
         return int(module.raw_tracepoint_fds[name])
     except Exception as error:  # bcc raises Exception itself
-        hint = ", which needs tracefs (mount -t tracefs tracefs /sys/kernel/tracing)" if is_event else ""
+        hint = f", which needs to read tracefs, mounted at {_TRACEFS}" if is_event else ""
         raise LoadError("attach", f"cannot attach to the tracepoint {tracepoint}{hint}: {error}") from error
 
 

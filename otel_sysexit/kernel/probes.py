@@ -109,6 +109,9 @@ def is_preemptible(migration_disabled: int) -> bool:
 
     Args:
         migration_disabled: The offset of this member in struct task_struct.
+
+    Raises:
+        LoadError: the kernel refuses the probe.
     """
     fds: list[int] = []
     try:
@@ -136,8 +139,10 @@ def is_preemptible(migration_disabled: int) -> bool:
         fds.append(bpf(_RAW_TRACEPOINT_OPEN, struct.pack("=QI", ctypes.addressof(name), fds[1])))
         os.getppid()  # any call, by anybody: it is the same for all
         return bool(_lookup(fds[0]))
-    except OSError:
-        return False  # whatever it was, loading the real programs will tell
+    except OSError as error:
+        raise LoadError(
+            "load", f"cannot find out whether programs are preempted: {error.strerror}"
+        ) from error
     finally:
         for fd in reversed(fds):
             os.close(fd)

@@ -26,6 +26,7 @@ NUMBERS = {
     "(BPF_MAP_LOOKUP_ELEM)": probes._MAP_LOOKUP_ELEM,
     "BPF_MAP_TYPE_ARRAY": probes._MAP_TYPE_ARRAY,
     "BPF_MAP_TYPE_RINGBUF": probes._MAP_TYPE_RINGBUF,
+    "PERF_EVENT_IOC_DISABLE": loader._PERF_EVENT_IOC_DISABLE,
     "CLONE_NEWNS": loader._CLONE_NEWNS,
     "MS_REC": loader._MS_REC,
     "MS_PRIVATE": loader._MS_PRIVATE,
@@ -45,7 +46,9 @@ HEADERS = (
     "stdio.h",
     "linux/bpf.h",
     "linux/membarrier.h",
+    "linux/perf_event.h",
     "linux/sched.h",
+    "sys/ioctl.h",
     "sys/mount.h",
     "sys/syscall.h",
 )

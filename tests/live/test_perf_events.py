@@ -1,9 +1,12 @@
 """Programs that perf calls, as where raw tracepoints can be preempted: they tell of a program what the others tell of it."""
 
 import os
+import subprocess
+import sys
 from collections import Counter
 
 import pytest
+from live.native import MACHINE
 
 # Runs the loader as on a kernel of the other kind.
 INTERPRETER = """#!/bin/sh
@@ -12,6 +15,11 @@ shift 3
 exec {python} -I -c "$(printf '%s' "$code" | sed 's/;from .*//')
 from otel_sysexit.kernel import loader
 loader.is_preemptible = lambda offset: True
+attach = loader.attach
+def attach_by_perf(module, tracepoint, is_event):
+    assert is_event == (tracepoint in loader.EVENTS)
+    return attach(module, tracepoint, is_event=is_event)
+loader.attach = attach_by_perf
 loader.main()" "$@"
 """
 
@@ -67,6 +75,45 @@ def test_arguments_are_told_the_same(run_traced, by_events):
     )
     assert by_perf == raw
     assert ("openat", "/etc/hostname") in [one[:2] for one in by_perf]
+
+
+# Counts its own calls by perf while an agent is at work, with a tracefs that only it sees.
+COUNT = """
+import ctypes, os, struct, subprocess, sys
+libc = ctypes.CDLL(None, use_errno=True)
+if not os.path.ismount("/sys/kernel/tracing"):
+    assert libc.mount(b"tracefs", b"/sys/kernel/tracing", b"tracefs", 0, None) == 0
+event = int(open("/sys/kernel/tracing/events/raw_syscalls/sys_enter/id").read())
+# type (tracepoint), size, config, sample_period, sample_type, read_format, flags, wakeup_events, bp_type, bp_addr.
+attributes = struct.pack("=IIQQQQQIIQ", 2, 64, event, 0, 0, 0, 0, 0, 0, 0)
+counter = libc.syscall(298, attributes, 0, -1, -1, 0)
+assert counter >= 0
+agent = subprocess.Popen(
+    [sys.executable, "-m", "otel_sysexit", "run", *sys.argv[1:], "--exporter", "none", "--", "sh", "-c", "echo ready; read word"],
+    stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+)
+assert agent.stdout.readline() == b"ready\\n"
+before = os.read(counter, 8)
+for _ in range(1000):
+    os.getppid()
+print(struct.unpack("=Q", os.read(counter, 8))[0] - struct.unpack("=Q", before)[0])
+agent.communicate(b"\\n")
+assert agent.returncode == 0
+"""
+
+
+@pytest.mark.skipif(MACHINE != "x86_64", reason="the number of perf_event_open is x86_64's")
+def test_others_see_the_events_still(environment, by_events):
+    """Whoever counts calls by perf meanwhile counts all of them: our programs do not keep the events to themselves."""
+    done = subprocess.run(
+        ["unshare", "--mount", sys.executable, "-c", COUNT, *by_events],
+        check=True,
+        capture_output=True,
+        timeout=60,
+        env=environment,
+    )
+
+    assert int(done.stdout) >= 1000
 
 
 def test_the_events_are_not_left_behind(run_traced, by_events):
