@@ -296,10 +296,35 @@ class FakeBtf:
 
 @pytest.fixture
 def fake_kernel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A kernel whose BTF is `FakeBtf`."""
+    """A kernel whose BTF is `FakeBtf`, and that can do nothing more."""
     (tmp_path / "vmlinux").touch()
     monkeypatch.setattr(loader, "VMLINUX", tmp_path / "vmlinux")
     monkeypatch.setattr(loader, "Btf", FakeBtf)
+    monkeypatch.setattr(loader, "has_task_btf", lambda: False)
+
+
+@pytest.mark.parametrize(
+    ("has_task_btf", "is_preemptible", "expected"),
+    [
+        (False, True, []),
+        (True, False, ["-DHAVE_TASK_BTF"]),
+        (True, True, ["-DHAVE_TASK_BTF", "-DPERF_EVENTS"]),
+    ],
+)
+def test_what_the_kernel_can_do_becomes_macros(monkeypatch, has_task_btf, is_preemptible, expected):
+    """Perf calls the programs where they could be preempted, and can say who is at work without raw arguments."""
+    monkeypatch.setattr(loader, "has_task_btf", lambda: has_task_btf)
+    monkeypatch.setattr(loader, "is_preemptible", lambda _offset: is_preemptible)
+
+    assert loader.ability_flags(FakeBtf(b"")) == expected
+
+
+def test_a_kernel_that_cannot_forbid_migration_preempts_nothing(monkeypatch):
+    """Where a task has no such member, programs are as they always were."""
+    monkeypatch.setattr(loader, "has_task_btf", lambda: True)
+    monkeypatch.setattr(FakeBtf, "offset_of", lambda *_: {}["migration_disabled"])
+
+    assert loader.ability_flags(FakeBtf(b"")) == ["-DHAVE_TASK_BTF"]
 
 
 @pytest.mark.usefixtures("fake_kernel")
