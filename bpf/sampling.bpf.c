@@ -44,11 +44,14 @@ static __always_inline bool has_errno(s64 ret, u8 bit)
 
 #ifdef SAMPLE
 
-/* After each *budget* that was spent, half of what was kept before: a burst is thinned out, and every call says by how much. */
+/*
+ * When *budget* is spent, half of what was kept before, and half again after each further eighth of it: the largest burst
+ * ends at two or three budgets, and every call says by how much it was thinned out.
+ */
 static __always_inline u32 current_threshold(void)
 {
 #ifdef MAX_RATE
-	u32 zero = 0, emitted, halvings;
+	u32 zero = 0, emitted, step, halvings;
 	struct rate *now = rate.lookup(&zero);
 	u64 kept;
 
@@ -57,7 +60,8 @@ static __always_inline u32 current_threshold(void)
 	emitted = now->emitted;
 	if (likely(emitted < now->budget) || !now->budget)
 		return now->threshold;
-	halvings = emitted / now->budget;
+	step = now->budget / 8;
+	halvings = 1 + (emitted - now->budget) / (step ? step : 1);
 	kept = (1ULL << 32) - now->threshold;
 	kept >>= halvings > 31 ? 31 : halvings;
 	return (u32)((1ULL << 32) - (kept ? kept : 1));

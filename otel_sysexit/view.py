@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from otel_sysexit.terminal import Summary
 
 _IN_FLIGHT_LINES_MAX = 100
-_HINT = "To send this to a collector: otel-sysexit run --endpoint http://localhost:4318 -- COMMAND"
+_HINT = "To send this to a collector: add --endpoint http://localhost:4318"
 
 
 def write(text: str) -> None:
