@@ -3,6 +3,8 @@ What is kept of a run's calls for the summary at its end: counts, distributions,
 
 In come batches of Calls, column by column; no call becomes a Python object but those that are among the longest.
 Memory does not grow with the number of calls. Nothing here knows how the figures are shown.
+
+A call that was kept by sampling counts for all that it stands for, so counts, sums and percentiles are estimates of the whole then.
 """
 
 from collections.abc import Iterable
@@ -15,9 +17,11 @@ import numpy.typing as npt
 from otel_sysexit.calls import Calls, Outcome
 from otel_sysexit.identity import Process
 from otel_sysexit.live import describe
+from otel_sysexit.sampling import Thresholds
 from otel_sysexit.syscalls import KINDS_MAX, Kind, Kinds
 
 I8: TypeAlias = npt.NDArray[np.int64]
+F8: TypeAlias = npt.NDArray[np.float64]
 
 LONGEST = 20
 """How many of the longest calls are kept."""
@@ -71,8 +75,8 @@ class ProcessFigures:
     """What one process did; times in nanoseconds, summed over its threads."""
 
     process: Process
-    calls: int = 0
-    total_ns: int = 0
+    calls: float = 0
+    total_ns: float = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +99,9 @@ class KindFigures:
 class _Totals:
     """Columns by kind: index as in Kinds."""
 
-    count: I8 = field(default_factory=lambda: np.zeros(KINDS_MAX, np.int64))
-    errors: I8 = field(default_factory=lambda: np.zeros(KINDS_MAX, np.int64))
-    total_ns: I8 = field(default_factory=lambda: np.zeros(KINDS_MAX, np.int64))
+    count: F8 = field(default_factory=lambda: np.zeros(KINDS_MAX))
+    errors: F8 = field(default_factory=lambda: np.zeros(KINDS_MAX))
+    total_ns: F8 = field(default_factory=lambda: np.zeros(KINDS_MAX))
     max_ns: I8 = field(default_factory=lambda: np.zeros(KINDS_MAX, np.int64))
     histogram: I8 = field(default_factory=lambda: np.full(KINDS_MAX, _UNSEEN, np.int64))  # its row
 
@@ -108,7 +112,7 @@ class FailureFigures:
 
     kind: Kind
     errno: int
-    count: int = 0
+    count: float = 0
     example: str = ""
     """The last one, written as a line."""
 
@@ -122,6 +126,8 @@ class Statistics:
         processes: By (pid, start), in the order in which they were seen.
         start_unix_ns: When the first call began; 0 before any.
         end_unix_ns: When the last call ended; 0 before any.
+        kept: How many calls were taken in.
+        is_sampled: Whether any of them stands for more than itself: other figures are estimates then.
     """
 
     def __init__(self) -> None:
@@ -129,10 +135,12 @@ class Statistics:
         self.processes: dict[tuple[int, int], ProcessFigures] = {}
         self.start_unix_ns = 0
         self.end_unix_ns = 0
+        self.kept = 0
+        self.is_sampled = False
         self._failures: dict[int, FailureFigures] = {}
         self._more_processes: set[int] = set()
         self._totals = _Totals()
-        self._histograms: I8 = np.zeros((16, _BUCKETS), np.int64)
+        self._histograms: F8 = np.zeros((16, _BUCKETS))
         self._histograms_used = 0
         self._kinds: Kinds | None = None
 
@@ -144,10 +152,14 @@ class Statistics:
         start = int(calls.start_unix_ns.min())
         self.start_unix_ns = min(self.start_unix_ns or start, start)
         self.end_unix_ns = max(self.end_unix_ns, int((calls.start_unix_ns + calls.duration_ns).max()))
-        self._add_to_kinds(calls)
-        self._add_to_processes(calls)
+        self.kept += len(calls)
+        self.is_sampled = self.is_sampled or bool(calls.threshold.any())
+        thresholds = Thresholds(calls.threshold)
+        stands_for = (1 / thresholds.probability)[thresholds.row]
+        self._add_to_kinds(calls, stands_for)
+        self._add_to_processes(calls, stands_for)
         self._add_to_longest(calls)
-        self._add_to_failures(calls)
+        self._add_to_failures(calls, stands_for)
 
     def cover(self, process: Process) -> None:
         """Let the time that is shown reach over the whole life of *process*, filtered calls or none."""
@@ -168,8 +180,8 @@ class Statistics:
 
     @property
     def calls(self) -> int:
-        """How many calls were taken in."""
-        return int(self._totals.count.sum())
+        """How many calls those that were taken in stand for."""
+        return round(float(self._totals.count.sum()))
 
     @property
     def more_processes(self) -> tuple[int, bool]:
@@ -187,10 +199,11 @@ class Statistics:
         """Return the most frequent failures, the most frequent first."""
         return sorted(self._failures.values(), key=lambda one: (-one.count, one.kind.name, one.errno))[:most]
 
-    def _add_to_failures(self, calls: Calls) -> None:
+    def _add_to_failures(self, calls: Calls, stands_for: F8) -> None:
         rows = np.flatnonzero(calls.outcome == Outcome.FAILED)[::-1]
         packed = calls.kind[rows].astype(np.int64) << 12 | calls.errno[rows]
-        found, lasts, counts = np.unique(packed, return_index=True, return_counts=True)
+        found, lasts, places = np.unique(packed, return_index=True, return_inverse=True)
+        counts = np.bincount(places, stands_for[rows], len(found))
         texts = describe(calls, rows[lasts].tolist())
         for key, count, text in zip(found.tolist(), counts.tolist(), texts, strict=True):
             figures = self._failures.get(key)
@@ -208,27 +221,29 @@ class Statistics:
         histogram = self._histograms[rows[rows >= 0]].sum(axis=0)
         return KindFigures(
             kinds=tuple(self._kinds[index] for index in indices.tolist()) if self._kinds else (),
-            count=int(totals.count[indices].sum()),
-            errors=int(totals.errors[indices].sum()),
-            total_ns=int(totals.total_ns[indices].sum()),
+            count=round(totals.count[indices].sum()),
+            errors=round(totals.errors[indices].sum()),
+            total_ns=round(totals.total_ns[indices].sum()),
             max_ns=max_ns,
             percentiles_ns=_percentiles(histogram, max_ns),
         )
 
-    def _add_to_kinds(self, calls: Calls) -> None:
+    def _add_to_kinds(self, calls: Calls, stands_for: F8) -> None:
         totals = self._totals
         kind = calls.kind.astype(np.intp)
         duration_ns = calls.duration_ns.astype(np.int64)
-        totals.count += np.bincount(kind, minlength=KINDS_MAX)
-        totals.errors += np.bincount(kind[calls.outcome == Outcome.FAILED], minlength=KINDS_MAX)
-        totals.total_ns += np.rint(np.bincount(kind, duration_ns, KINDS_MAX)).astype(np.int64)
+        failed = calls.outcome == Outcome.FAILED
+        totals.count += np.bincount(kind, stands_for, KINDS_MAX)
+        totals.errors += np.bincount(kind[failed], stands_for[failed], KINDS_MAX)
+        totals.total_ns += np.bincount(kind, duration_ns * stands_for, KINDS_MAX)
         np.maximum.at(totals.max_ns, kind, duration_ns)
         rows = totals.histogram[kind]
         if (rows == _UNSEEN).any():
             self._make_histograms(np.unique(kind[rows == _UNSEEN]))
             rows = totals.histogram[kind]
         places = rows * _BUCKETS + _bucket(calls.duration_ns)
-        np.add.at(self._histograms.reshape(-1), places[rows >= 0], 1)
+        has_histogram = rows >= 0
+        np.add.at(self._histograms.reshape(-1), places[has_histogram], stands_for[has_histogram])
 
     def _make_histograms(self, kinds: npt.NDArray[np.intp]) -> None:
         """Give each kind a row, as long as there are any."""
@@ -238,13 +253,13 @@ class Statistics:
         self._totals.histogram[kinds[:new]] = np.arange(used, used + new)
         self._histograms_used += new
         if self._histograms_used > len(self._histograms):
-            grown = np.zeros((min(2 * self._histograms_used, _HISTOGRAMS_MAX), _BUCKETS), np.int64)
+            grown = np.zeros((min(2 * self._histograms_used, _HISTOGRAMS_MAX), _BUCKETS))
             grown[:used] = self._histograms[:used]
             self._histograms = grown
 
-    def _add_to_processes(self, calls: Calls) -> None:
-        counts = np.bincount(calls.thread, minlength=len(calls.threads))
-        totals = np.bincount(calls.thread, calls.duration_ns)
+    def _add_to_processes(self, calls: Calls, stands_for: F8) -> None:
+        counts = np.bincount(calls.thread, stands_for, len(calls.threads))
+        totals = np.bincount(calls.thread, calls.duration_ns * stands_for)
         present = np.flatnonzero(counts)
         for index, count, total in zip(
             present.tolist(), counts[present].tolist(), totals[present].tolist(), strict=True
@@ -254,7 +269,7 @@ class Statistics:
             figures = self.processes.get((process.pid, process.start_unix_ns))
             if figures is not None:
                 figures.calls += count
-                figures.total_ns += int(total)
+                figures.total_ns += total
 
     def _add_to_longest(self, calls: Calls) -> None:
         shortest_ns = self.longest[-1].duration_ns if len(self.longest) == LONGEST else 0
@@ -281,11 +296,11 @@ def _long_calls(calls: Calls, rows: list[int]) -> Iterable[LongCall]:
         )
 
 
-def _percentiles(histogram: I8, max_ns: int) -> tuple[float, float, float] | None:
+def _percentiles(histogram: F8, max_ns: int) -> tuple[float, float, float] | None:
     cumulated = np.cumsum(histogram)
-    count = int(cumulated[-1])
+    count = cumulated[-1]
     if not count:
         return None
-    ranks = [-(-percent * count // 100) for percent in _PERCENTILES]
+    ranks = [percent * count / 100 for percent in _PERCENTILES]
     p50, p95, p99 = np.minimum(_bucket_middles()[np.searchsorted(cumulated, ranks)], max_ns).tolist()
     return p50, p95, p99

@@ -169,7 +169,10 @@ class Summary:
         names = list(dict.fromkeys(process.name for process in processes if process.parent is None))
         name = self._command or ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
         duration = format_duration(statistics.end_unix_ns - statistics.start_unix_ns)
-        facts = [duration, _plural(statistics.calls, "call"), _plural(len(processes) + more, "process")]
+        calls = _plural(statistics.calls, "call")
+        if statistics.is_sampled:
+            calls = f"about {calls} (all figures estimated from {statistics.kept:,} that sampling kept)"
+        facts = [duration, calls, _plural(len(processes) + more, "process")]
         return Text.assemble((escape(name), "bold"), "  " if name else "", ", ".join(facts))
 
 
@@ -200,8 +203,8 @@ class _Hidden:
     """Processes that a tree leaves out."""
 
     processes: int = 0
-    calls: int = 0
-    total_ns: int = 0
+    calls: float = 0
+    total_ns: float = 0
 
 
 class _Tree:
@@ -276,7 +279,7 @@ def _write_processes(page: _Page, statistics: Statistics) -> None:
             lifetime, ended = _lifetime(one.process), _exit_cell(one.process)
         label = Text.assemble((guide, "dim"), name)
         rows.append(
-            (label, Text(lifetime), ended, Text(f"{one.calls:,}"), Text(format_duration(one.total_ns)))
+            (label, Text(lifetime), ended, Text(f"{one.calls:,.0f}"), Text(format_duration(one.total_ns)))
         )
     more, is_more = statistics.more_processes
     if more:
@@ -382,7 +385,7 @@ def _write_failures(page: _Page, statistics: Statistics) -> None:
             [Text(f"{one.kind.name} {errno_name(one.errno)}", "red") for one in failures],
             justify="left",
         ),
-        _Column("count", [Text(f"{one.count:,}") for one in failures]),
+        _Column("count", [Text(f"{one.count:,.0f}") for one in failures]),
         _Column(
             "the last one", [Text(one.example) for one in failures], importance=1, justify="left", minimum=24
         ),

@@ -182,3 +182,32 @@ def test_the_time_shown_covers_the_command() -> None:
     statistics.cover(make_process(7, begin_unix_ns=START_UNIX_NS + 100, end_unix_ns=START_UNIX_NS + 900))
 
     assert (statistics.start_unix_ns, statistics.end_unix_ns) == (START_UNIX_NS + 100, START_UNIX_NS + 900)
+
+
+def test_a_sampled_call_counts_for_all_that_it_stands_for() -> None:
+    """Counts, errors, sums, processes and failures are estimates of the whole; what is not sampled counts once."""
+    quarter = {"threshold": 3 << 30, "outcome": Outcome.FAILED, "ret": -2}
+    statistics = statistics_of(batch([10, 10], **quarter), batch([7], "write"))
+    figures = {one.kinds[0].name: one for one in statistics.by_kind(2)[0]}
+
+    assert (figures["read"].count, figures["read"].errors, figures["read"].total_ns) == (8, 8, 80)
+    assert (figures["write"].count, figures["write"].total_ns) == (1, 7)
+    assert sum(one.calls for one in statistics.processes.values()) == 9
+    assert [one.count for one in statistics.failures(1)] == [8]
+    assert (statistics.calls, statistics.kept, statistics.is_sampled) == (9, 3, True)
+
+
+def test_percentiles_are_of_the_whole() -> None:
+    """One call that stands for a hundred weighs more than ten that were all kept."""
+    (figures,), _ = statistics_of(
+        batch([100], threshold=(1 << 32) - (1 << 32) // 100), batch([50] * 10)
+    ).by_kind(1)
+
+    assert figures.percentiles_ns == (100, 100, 100)
+
+
+def test_calls_that_are_all_here_are_no_estimate() -> None:
+    """Without sampling the figures are what they say."""
+    statistics = statistics_of(batch([1, 2]))
+
+    assert (statistics.kept, statistics.is_sampled) == (2, False)

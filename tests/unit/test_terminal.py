@@ -110,6 +110,16 @@ def test_the_header_names_the_command_and_counts(family: Family) -> None:
     assert text.strip().splitlines()[0] == "make -j4  2.00 s, 5 calls, 3 processes"
 
 
+def test_the_header_says_what_is_an_estimate() -> None:
+    """Sampled calls are told as what they stand for, with how many there really are."""
+    text = render(batch([10, 10], threshold=3 << 30), batch([7]), command="make")
+
+    assert "about 9 calls (all figures estimated from 3 that sampling kept), 1 process" in line_of(
+        text, "make"
+    )
+    assert line_of(text, "read  ").split()[:2] == ["read", "9"]
+
+
 def test_without_a_command_the_header_names_the_processes(family: Family) -> None:
     """Attached processes were started by others."""
     assert render(*batches_of(family)).strip().startswith("make  2.00 s")
