@@ -5,7 +5,7 @@ In: one JSON object on standard input, a socket's descriptor on the command line
 descriptors of maps, links and programs beside it when all went well. bcc and its compiler (about 120 MB) live and die here.
 
 It may run under another interpreter than the agent, the one that has bcc, so it imports the standard library,
-bcc, btf.py and probes.py only.
+bcc, bpf.py, btf.py and probes.py only.
 """
 
 import base64
@@ -24,8 +24,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
+from otel_sysexit.kernel.bpf import Command, bpf
 from otel_sysexit.kernel.btf import VMLINUX, Btf
-from otel_sysexit.kernel.probes import LoadError, bpf, check_kernel, has_task_btf, is_preemptible
+from otel_sysexit.kernel.probes import LoadError, check_kernel, has_task_btf, is_preemptible
 
 # bcc sees maps and programs in one text only: these are joined, in this order.
 SOURCES: Final = tuple(
@@ -95,7 +96,6 @@ _ARCHITECTURES: Final = {
     "aarch64": ("ARCH_AARCH64", "thread_info.flags"),
 }
 
-_BPF_MAP_UPDATE_BATCH: Final = 26
 _PERF_EVENT_IOC_DISABLE: Final = 0x2401
 _CLONE_NEWNS: Final = 0x20000
 _MS_REC: Final = 0x4000
@@ -255,7 +255,7 @@ def fill(fd: int, keys: bytes, values: bytes, count: int) -> None:
     # in_batch, out_batch, keys, values, count, map_fd, elem_flags, flags of union bpf_attr.
     buffers = ctypes.addressof(key_buffer), ctypes.addressof(value_buffer)
     try:
-        bpf(_BPF_MAP_UPDATE_BATCH, struct.pack("=QQQQIIQQ", 0, 0, *buffers, count, fd, 0, 0))
+        bpf(Command.MAP_UPDATE_BATCH, struct.pack("=QQQQIIQQ", 0, 0, *buffers, count, fd, 0, 0))
     except OSError as error:
         raise LoadError("load", f"cannot fill a map: {error.strerror}") from error
 

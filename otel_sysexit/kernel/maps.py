@@ -17,8 +17,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-_SYSCALL_NUMBER: Final = {"x86_64": 321, "aarch64": 280}
-_LOOKUP, _UPDATE, _DELETE, _GET_NEXT_KEY, _LOOKUP_AND_DELETE, _LOOKUP_BATCH = 1, 2, 3, 4, 21, 24
+from otel_sysexit.kernel.bpf import Command, bpf
+
 _NOEXIST: Final = 1
 _BATCH_ELEMENTS: Final = 1024
 _ENOTSUPP: Final = 524
@@ -70,7 +70,7 @@ class Map:
     def lookup(self, key: bytes) -> bytes | None:
         """Return the value of *key*, or None if there is none."""
         value = ctypes.create_string_buffer(self._value_size)
-        return value.raw if self._call(_LOOKUP, key, value) else None
+        return value.raw if self._call(Command.MAP_LOOKUP_ELEM, key, value) else None
 
     def update(self, key: bytes, value: bytes, *, only_new: bool = False) -> None:
         """
@@ -80,7 +80,7 @@ class Map:
             OSError: the map is full (E2BIG), the key is there (EEXIST), or the kernel refuses.
         """
         buffer = ctypes.create_string_buffer(value, self._value_size)
-        if not self._call(_UPDATE, key, buffer, _NOEXIST if only_new else 0):
+        if not self._call(Command.MAP_UPDATE_ELEM, key, buffer, _NOEXIST if only_new else 0):
             raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
     def take(self, key: bytes) -> bytes | None:
@@ -90,24 +90,24 @@ class Map:
         Until Linux 5.14 (commit 3e87f192b405) this is not one step: what is written between two is lost.
         """
         value = ctypes.create_string_buffer(self._value_size)
-        if self._call(_LOOKUP_AND_DELETE, key, value):
+        if self._call(Command.MAP_LOOKUP_AND_DELETE_ELEM, key, value):
             return value.raw
         if ctypes.get_errno() == errno.ENOENT:
             return None
         last = self.lookup(key)
-        self._call(_DELETE, key, None)
+        self._call(Command.MAP_DELETE_ELEM, key, None)
         return last
 
     def is_empty(self) -> bool:
         """Whether it has no element."""
-        return not self._call(_GET_NEXT_KEY, None, ctypes.create_string_buffer(self._key_size))
+        return not self._call(Command.MAP_GET_NEXT_KEY, None, ctypes.create_string_buffer(self._key_size))
 
     def items(self) -> Iterator[tuple[bytes, bytes]]:
         """Yield keys and values; elements that come or go meanwhile may be missed."""
         key = None
         while True:
             following = ctypes.create_string_buffer(self._key_size)
-            if not self._call(_GET_NEXT_KEY, key, following):
+            if not self._call(Command.MAP_GET_NEXT_KEY, key, following):
                 return
             key = following.raw
             value = self.lookup(key)
@@ -147,7 +147,7 @@ class Map:
         while code != errno.ENOENT:  # the last bucket was read
             attributes.keys, attributes.values = keys.ctypes.data, values.ctypes.data
             attributes.count = capacity
-            code = _bpf(_LOOKUP_BATCH, attributes)
+            code = _bpf(Command.MAP_LOOKUP_BATCH, attributes)
             if code == errno.ENOSPC:  # the next bucket has more elements; nothing was read
                 capacity *= 2
                 keys, values = self._buffers(capacity)
@@ -169,7 +169,7 @@ class Map:
         return np.frombuffer(raw, np.uint8).reshape(-1, size)
 
     def _call(
-        self, command: int, key: bytes | None, value: ctypes.Array[ctypes.c_char] | None, flags: int = 0
+        self, command: Command, key: bytes | None, value: ctypes.Array[ctypes.c_char] | None, flags: int = 0
     ) -> bool:
         key_buffer = None if key is None else ctypes.create_string_buffer(key, self._key_size)
         attributes = _ElementAttributes(
@@ -181,11 +181,13 @@ class Map:
         return not _bpf(command, attributes)
 
 
-def _bpf(command: int, attributes: ctypes.Structure) -> int:
-    """Call bpf(2); return 0 or the errno, which ctypes keeps, too."""
-    number = _SYSCALL_NUMBER[platform.machine()]
-    result = _libc.syscall(number, command, ctypes.byref(attributes), ctypes.sizeof(attributes))
-    return ctypes.get_errno() if result else 0
+def _bpf(command: Command, attributes: ctypes.Structure) -> int:
+    """Call bpf(2); return 0 or the errno, which ctypes keeps, too: for a map, most refusals are answers."""
+    try:
+        bpf(command, attributes)
+    except OSError as error:
+        return error.errno or errno.EINVAL
+    return 0
 
 
 def possible_cpus() -> int:

@@ -2,7 +2,7 @@
 What a kernel can do, found out by trying; versions tell nothing, since distributions carry changes back.
 
 A probe is a program of a few instructions, assembled here: to find out by compiling everything a second time would
-double the start. It runs in the loader child, so it imports the standard library and btf.py only.
+double the start. It runs in the loader child, so it imports the standard library, bpf.py and btf.py only.
 """
 
 import ctypes
@@ -13,15 +13,9 @@ import struct
 from contextlib import suppress
 from typing import Final
 
+from otel_sysexit.kernel.bpf import NUMBER, Command, bpf
 from otel_sysexit.kernel.btf import VMLINUX
 
-MACHINES: Final = ("x86_64", "aarch64")
-
-_NUMBER: Final = {"x86_64": 321, "aarch64": 280}  # of bpf(2)
-_MAP_CREATE: Final = 0
-_MAP_LOOKUP_ELEM: Final = 1
-_PROG_LOAD: Final = 5
-_RAW_TRACEPOINT_OPEN: Final = 17
 _MAP_TYPE_ARRAY: Final = 2
 _MAP_TYPE_RINGBUF: Final = 27
 _PROG_TYPE_RAW_TRACEPOINT: Final = 17
@@ -40,28 +34,6 @@ class LoadError(Exception):
         self.kind = kind
 
 
-def bpf(command: int, attributes: bytes) -> int:
-    """
-    Ask the kernel for something of BPF.
-
-    Args:
-        command: BPF_*.
-        attributes: The union bpf_attr, as far as it is not zero.
-
-    Returns:
-        A descriptor, or 0.
-
-    Raises:
-        OSError: the kernel refused.
-    """
-    libc = ctypes.CDLL(None, use_errno=True)
-    result: int = libc.syscall(_NUMBER[platform.machine()], command, attributes, len(attributes))
-    if result < 0:
-        code = ctypes.get_errno()
-        raise OSError(code, os.strerror(code))
-    return result
-
-
 def check_kernel() -> None:
     """
     Find out whether this kernel and these privileges can do it at all.
@@ -70,7 +42,7 @@ def check_kernel() -> None:
         LoadError: "unknown-machine", "no-bpf", "no-privileges", "no-ring-buffer" or "no-btf".
     """
     machine = platform.machine()
-    if machine not in MACHINES:
+    if machine not in NUMBER:
         raise LoadError("unknown-machine", f"{machine} is not supported: x86_64 and aarch64 are")
     try:
         os.close(_create_map(_MAP_TYPE_RINGBUF, 0, 0, os.sysconf("SC_PAGESIZE")))
@@ -136,7 +108,7 @@ def is_preemptible(migration_disabled: int) -> bool:
             )
         )
         name = ctypes.create_string_buffer(b"sys_enter")
-        fds.append(bpf(_RAW_TRACEPOINT_OPEN, struct.pack("=QI", ctypes.addressof(name), fds[1])))
+        fds.append(bpf(Command.RAW_TRACEPOINT_OPEN, struct.pack("=QI", ctypes.addressof(name), fds[1])))
         os.getppid()  # any call, by anybody: it is the same for all
         return bool(_lookup(fds[0]))
     except OSError as error:
@@ -149,14 +121,16 @@ def is_preemptible(migration_disabled: int) -> bool:
 
 
 def _create_map(map_type: int, key_size: int, value_size: int, max_entries: int) -> int:
-    return bpf(_MAP_CREATE, struct.pack("=IIII", map_type, key_size, value_size, max_entries))
+    return bpf(Command.MAP_CREATE, struct.pack("=IIII", map_type, key_size, value_size, max_entries))
 
 
 def _lookup(map_fd: int) -> int:
     """Return the u32 at index 0 of an array."""
     key, value = ctypes.c_uint32(0), ctypes.c_uint32(0)
     # map_fd, (padding), key, value of union bpf_attr.
-    bpf(_MAP_LOOKUP_ELEM, struct.pack("=I4xQQ", map_fd, ctypes.addressof(key), ctypes.addressof(value)))
+    bpf(
+        Command.MAP_LOOKUP_ELEM, struct.pack("=I4xQQ", map_fd, ctypes.addressof(key), ctypes.addressof(value))
+    )
     return value.value
 
 
@@ -166,4 +140,6 @@ def _load(instructions: tuple[_Instruction, ...]) -> int:
     text, licence = ctypes.create_string_buffer(code), ctypes.create_string_buffer(b"Dual BSD/GPL")
     # prog_type, insn_cnt, insns, license of union bpf_attr.
     pointers = ctypes.addressof(text), ctypes.addressof(licence)
-    return bpf(_PROG_LOAD, struct.pack("=IIQQ", _PROG_TYPE_RAW_TRACEPOINT, len(instructions), *pointers))
+    return bpf(
+        Command.PROG_LOAD, struct.pack("=IIQQ", _PROG_TYPE_RAW_TRACEPOINT, len(instructions), *pointers)
+    )

@@ -6,33 +6,22 @@ import subprocess
 
 import pytest
 
-from otel_sysexit.kernel import loader, maps, probes
+from otel_sysexit.kernel import bpf, loader, maps, probes
 
 MACHINE = platform.machine()
 # C expression -> what Python has for it, on this machine.
 NUMBERS = {
-    "__NR_bpf": maps._SYSCALL_NUMBER[MACHINE],
-    "(__NR_bpf)": probes._NUMBER[MACHINE],
+    "__NR_bpf": bpf.NUMBER[MACHINE],
+    **{f"BPF_{command.name}": int(command) for command in bpf.Command},
     "__NR_membarrier": maps._MEMBARRIER[MACHINE],
     "MEMBARRIER_CMD_GLOBAL": maps._MEMBARRIER_CMD_GLOBAL,
-    "BPF_MAP_LOOKUP_ELEM": maps._LOOKUP,
-    "BPF_MAP_UPDATE_ELEM": maps._UPDATE,
-    "BPF_MAP_DELETE_ELEM": maps._DELETE,
-    "BPF_MAP_GET_NEXT_KEY": maps._GET_NEXT_KEY,
-    "BPF_MAP_LOOKUP_BATCH": maps._LOOKUP_BATCH,
-    "BPF_MAP_LOOKUP_AND_DELETE_ELEM": maps._LOOKUP_AND_DELETE,
     "BPF_NOEXIST": maps._NOEXIST,
-    "BPF_MAP_CREATE": probes._MAP_CREATE,
-    "(BPF_MAP_LOOKUP_ELEM)": probes._MAP_LOOKUP_ELEM,
     "BPF_MAP_TYPE_ARRAY": probes._MAP_TYPE_ARRAY,
     "BPF_MAP_TYPE_RINGBUF": probes._MAP_TYPE_RINGBUF,
     "PERF_EVENT_IOC_DISABLE": loader._PERF_EVENT_IOC_DISABLE,
     "CLONE_NEWNS": loader._CLONE_NEWNS,
     "MS_REC": loader._MS_REC,
     "MS_PRIVATE": loader._MS_PRIVATE,
-    "BPF_MAP_UPDATE_BATCH": loader._BPF_MAP_UPDATE_BATCH,
-    "BPF_PROG_LOAD": probes._PROG_LOAD,
-    "BPF_RAW_TRACEPOINT_OPEN": probes._RAW_TRACEPOINT_OPEN,
     "BPF_PROG_TYPE_RAW_TRACEPOINT": probes._PROG_TYPE_RAW_TRACEPOINT,
     "BPF_FUNC_map_update_elem": 2,
     "BPF_FUNC_get_current_task_btf": probes._CURRENT_TASK[3],

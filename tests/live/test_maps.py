@@ -1,14 +1,13 @@
 """Maps of the running kernel, read in batches: what is in them comes out, each element once."""
 
-import ctypes
 import os
 import struct
 
 import numpy as np
 import pytest
-from live.native import BPF_NUMBERS, MACHINE
 
 from otel_sysexit.kernel import maps
+from otel_sysexit.kernel.bpf import Command, bpf
 from otel_sysexit.kernel.loader import lift_memory_limit
 from otel_sysexit.kernel.maps import Map
 
@@ -21,12 +20,7 @@ KEY_BYTES, VALUE_BYTES = 4, 48
 def make_map(kind: int, key_bytes: int, value_bytes: int, entries: int) -> int:
     """Return the descriptor of a new map (BPF_MAP_CREATE)."""
     lift_memory_limit()
-    attributes = (ctypes.c_uint32 * 32)(kind, key_bytes, value_bytes, entries)
-    descriptor = maps._libc.syscall(
-        BPF_NUMBERS[MACHINE], 0, ctypes.byref(attributes), ctypes.sizeof(attributes)
-    )
-    assert descriptor >= 0, os.strerror(ctypes.get_errno())
-    return descriptor
+    return bpf(Command.MAP_CREATE, struct.pack("=IIII", kind, key_bytes, value_bytes, entries))
 
 
 @pytest.fixture(params=[HASH, LRU_HASH])
@@ -58,13 +52,13 @@ def test_many_elements_take_few_system_calls(table, monkeypatch):
     for key in range(3000):
         table.update(struct.pack("=I", key), bytes(VALUE_BYTES))
     asked = []
-    bpf = maps._bpf
+    ask = maps._bpf
     monkeypatch.setattr(
-        maps, "_bpf", lambda command, attributes: asked.append(command) or bpf(command, attributes)
+        maps, "_bpf", lambda command, attributes: asked.append(command) or ask(command, attributes)
     )
     table.read()
 
-    assert set(asked) == {maps._LOOKUP_BATCH}
+    assert set(asked) == {Command.MAP_LOOKUP_BATCH}
     assert len(asked) < 10
 
 

@@ -88,7 +88,7 @@ def test_only_the_loader_knows_bcc(name):
 
 def test_the_loader_imports_little():
     """The loader runs under whichever Python has bcc: it needs the standard library only, and so do its parts."""
-    parts = ("kernel.loader", "kernel.btf", "kernel.probes")
+    parts = ("kernel.loader", "kernel.bpf", "kernel.btf", "kernel.probes")
     found = {full.partition(".")[0] for name in parts for full in imported(name)}
 
     assert found - sys.stdlib_module_names == {"bcc", "otel_sysexit"}

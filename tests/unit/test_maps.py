@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from otel_sysexit.kernel import maps
+from otel_sysexit.kernel import bpf, maps
+from otel_sysexit.kernel.bpf import Command
 from otel_sysexit.kernel.maps import Map, possible_cpus, wait_for_running_programs
 
 
@@ -35,22 +36,22 @@ class Kernel:
         """Do as BPF_MAP_{LOOKUP,UPDATE,DELETE,GET_NEXT_KEY,LOOKUP_AND_DELETE}_ELEM do."""
         found = attributes._obj
         self.calls.append((number, size))
-        if command == maps._LOOKUP_BATCH:
+        if command == Command.MAP_LOOKUP_BATCH:
             return self._lookup_batch(found)
         read = lambda at: maps.ctypes.string_at(at, 4)  # noqa: E731 (two words for one thing)
         key = read(found.key) if found.key else None
         code = 0
-        if command == maps._LOOKUP and key in self.elements:
+        if command == Command.MAP_LOOKUP_ELEM and key in self.elements:
             maps.ctypes.memmove(found.value, self.elements[key], 4)
-        elif command == maps._UPDATE:
+        elif command == Command.MAP_UPDATE_ELEM:
             code = self._update(key, read(found.value), found.flags)
-        elif command == maps._LOOKUP_AND_DELETE and not self.can_take:
+        elif command == Command.MAP_LOOKUP_AND_DELETE_ELEM and not self.can_take:
             code = maps._ENOTSUPP
-        elif command == maps._LOOKUP_AND_DELETE and key in self.elements:
+        elif command == Command.MAP_LOOKUP_AND_DELETE_ELEM and key in self.elements:
             maps.ctypes.memmove(found.value, self.elements.pop(key), 4)
-        elif command == maps._DELETE and key in self.elements:
+        elif command == Command.MAP_DELETE_ELEM and key in self.elements:
             del self.elements[key]
-        elif command == maps._GET_NEXT_KEY and (following := self._next(key)) is not None:
+        elif command == Command.MAP_GET_NEXT_KEY and (following := self._next(key)) is not None:
             maps.ctypes.memmove(found.value, following, 4)
         else:
             code = errno.ENOENT
@@ -104,8 +105,8 @@ class Going(dict[bytes, bytes]):
 def kernel(monkeypatch: pytest.MonkeyPatch) -> Kernel:
     """A kernel with one map of two elements."""
     made = Kernel({b"key1": b"one!", b"key2": b"two!"})
-    monkeypatch.setattr(maps, "_libc", made)
-    monkeypatch.setattr(maps.platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr(bpf, "_libc", made)
+    monkeypatch.setattr(bpf.platform, "machine", lambda: "x86_64")
     return made
 
 
