@@ -31,16 +31,20 @@ CHANGES = {
 }
 
 
-@pytest.mark.parametrize("field", CHANGES)
-def test_each_field_is_compared(field):
+@pytest.fixture(params=CHANGES)
+def changed(request) -> tuple[str, str, dict, dict]:
+    """A field's name, the id of the one span it is changed in, and the description of all before and after."""
+    specimen = full_request("specimen")
+    before = described([specimen])
+    span_id = specimen.resource_spans[0].scope_spans[0].spans[1].span_id.hex()
+    CHANGES[request.param](specimen.resource_spans[0])
+    return request.param, span_id, before, described([specimen])
+
+
+def test_each_field_is_compared(changed):
     """A change in one field shows in the description of that field and in no other."""
-    request = full_request("specimen")
-    before = described([request])
-    span_id = request.resource_spans[0].scope_spans[0].spans[1].span_id.hex()
+    field, span_id, before, after = changed
 
-    CHANGES[field](request.resource_spans[0])
-
-    after = described([request])
     assert [name for name in before[span_id] if before[span_id][name] != after[span_id][name]] == [field]
 
 
@@ -51,21 +55,12 @@ def test_every_described_field_has_a_change():
     assert sorted(fields) == sorted(CHANGES)
 
 
-@pytest.mark.parametrize("field", CHANGES)
-def test_a_change_is_the_only_difference(field):
+def test_a_change_is_the_only_difference(changed):
     """Of two descriptions the differences tell the one field of the one span that changed, and equal ones have none."""
-    request = full_request("specimen")
-    before = described([request])
-    span_id = request.resource_spans[0].scope_spans[0].spans[1].span_id.hex()
+    field, span_id, before, after = changed
+    paths = {" ".join(path.split()[:2]) for path in differences(before, after) if path.startswith(span_id)}
 
-    CHANGES[field](request.resource_spans[0])
-
-    (changed,) = {
-        " ".join(path.split()[:2])
-        for path in differences(before, described([request]))
-        if path.startswith(span_id)
-    }
-    assert changed == f"{span_id} {field}"
+    assert paths == {f"{span_id} {field}"}
     assert differences(before, before) == {}
 
 
