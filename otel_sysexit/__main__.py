@@ -9,6 +9,8 @@ from typing import NoReturn
 # Until there is a command to care for, a Ctrl-C just ends us. (An ignored one stays ignored.)
 if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+# Who asks for a report while we start gets it when there is one: unblocked, the signal would end us.
+_SIGNAL_MASK = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
 # A descriptor below 3 that was closed for us must not become one of ours; as these end at exec, a command gets none.
 while (_fd := os.open(os.devnull, os.O_RDWR)) < 3:
     pass
@@ -28,7 +30,7 @@ def read_environment() -> dict[str, str]:
     return {os.fsdecode(name): os.fsdecode(value) for name, _, value in pairs}
 
 
-# What a traced command gets; ours is changed below.
+# What a traced command gets, as the signal mask above; ours is changed below.
 _ENVIRON = read_environment()
 # Columns are added and shifted here, no matrices multiplied: threads for that would only cost memory.
 os.environ["OPENBLAS_NUM_THREADS"] = "1"
@@ -46,14 +48,16 @@ def main() -> NoReturn:
     import click  # noqa: PLC0415
 
     from otel_sysexit.cli import cli  # noqa: PLC0415
-    from otel_sysexit.command import CommandError  # noqa: PLC0415
+    from otel_sysexit.command import CommandError, Inherited  # noqa: PLC0415
     from otel_sysexit.errors import EXIT_STATUS, USAGE_STATUS, AgentError  # noqa: PLC0415
     from otel_sysexit.view import explain_bug, say  # noqa: PLC0415
 
     # The exporters log each retry; what matters of it is in the ledger, with its reason.
     logging.getLogger("opentelemetry").setLevel(logging.CRITICAL + 1)
     try:
-        status = cli.main(prog_name="otel-sysexit", standalone_mode=False, obj=_ENVIRON)
+        status = cli.main(
+            prog_name="otel-sysexit", standalone_mode=False, obj=Inherited(_ENVIRON, _SIGNAL_MASK)
+        )
     except (CommandError, AgentError) as error:
         say(str(error))
         status = error.exit_status

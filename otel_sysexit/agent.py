@@ -10,7 +10,7 @@ import select
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,7 +18,7 @@ import numpy.typing as npt
 import psutil
 
 from otel_sysexit.calls import Calls, Decoder
-from otel_sysexit.command import Command, find_executable
+from otel_sysexit.command import Command, Inherited, find_executable
 from otel_sysexit.config import Args, Config
 from otel_sysexit.errors import AgentError
 from otel_sysexit.identity import Thread
@@ -36,7 +36,7 @@ from otel_sysexit.signals import REPORT, Signals
 from otel_sysexit.stuck import StuckCalls, all_in_flight, describe
 from otel_sysexit.targets import Targets
 from otel_sysexit.traces import Structure, Tree, Windows
-from otel_sysexit.view import View, explain_bug
+from otel_sysexit.view import View, explain_bug, say
 
 if TYPE_CHECKING:
     from otel_sysexit.otlp.jsonl import JsonLinesFile
@@ -83,6 +83,7 @@ class Agent:
         self._lost_at_end = 0
         self._shed_calls = 0
         self.is_aborted = False
+        self.is_quiet = config.quiet
 
     def open_output(self) -> None:
         """
@@ -273,7 +274,7 @@ def check_pid_namespace() -> None:
         )
 
 
-def run(config: Config, loader: Loader, argv: Sequence[str], environ: Mapping[str, str]) -> int:
+def run(config: Config, loader: Loader, argv: Sequence[str], inherited: Inherited) -> int:
     """
     Run a command and trace it with what *loader* loads; return its exit status.
 
@@ -283,17 +284,19 @@ def run(config: Config, loader: Loader, argv: Sequence[str], environ: Mapping[st
     """
     check_pid_namespace()
     # A slip of the pen need not wait for the compiler.
-    find_executable(argv[0], environ.get("PATH", os.defpath))
+    find_executable(argv[0], inherited.environ.get("PATH", os.defpath))
     # A tree is one trace, and a trace has one threshold.
     structure: Structure = Windows() if config.max_rate else Tree(threshold_of(config.sample))
     agent = Agent(config, structure, " ".join(argv))
     agent.open_output()
     capture = loader.capture()  # a Ctrl-C until now just ends us
     signals = Signals()
-    command = Command(argv, environ, signals.original_mask)
+    command = Command(argv, inherited.environ, inherited.signal_mask)
     try:
         agent.connect(capture)
-        structure.set_root(agent.processes.add_launched(command.pid, time.time_ns(), os.getpid(), environ))
+        structure.set_root(
+            agent.processes.add_launched(command.pid, time.time_ns(), os.getpid(), inherited.environ)
+        )
         capture.launch_thread(command.pid)
     except BaseException:
         command.discard()
@@ -418,6 +421,8 @@ def _follow(agent: Agent, scan: Scan) -> None:
                 agent.processes.add_thread(thread.tgid, thread.tid)
     if not taken and not scan.may_grow():
         raise AgentError("what was to be followed ended before it could be")
+    if not taken and not agent.is_quiet:
+        say("nothing that runs matches: waiting for what does")
 
 
 def _take_in(processes: Processes, pid: int) -> bool:

@@ -1,8 +1,8 @@
 """Commands and options: click's view of `config.SETTINGS`; builds a Config and runs the agent."""
 
 import os
-from collections.abc import Callable, Mapping
-from typing import Any, Final
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 import numpy as np
@@ -15,6 +15,9 @@ from otel_sysexit.kernel.request import Request, Selection, Thresholds
 from otel_sysexit.sampling import threshold_of
 from otel_sysexit.selections import Durations, kernel_table
 from otel_sysexit.targets import Targets
+
+if TYPE_CHECKING:
+    from otel_sysexit.command import Inherited
 
 _NEVER_NS: Final = 1 << 63
 
@@ -64,13 +67,13 @@ def run(context: click.Context, /, command: tuple[str, ...], **options: Any) -> 
 
     Signals go to COMMAND, but for SIGUSR1, which shows the calls in flight.
     """
-    environ: Mapping[str, str] = context.obj
-    config = resolve("run", options, environ)
+    inherited: Inherited = context.obj
+    config = resolve("run", options, inherited.environ)
     chosen = resolve_targets(config, has_command=True)
     with Loader(make_request(config, chosen)) as loader:
         from otel_sysexit import agent  # noqa: PLC0415 (while the loader compiles)
 
-        return agent.run(config, loader, command, environ)
+        return agent.run(config, loader, command, inherited)
 
 
 @cli.command()
@@ -82,7 +85,7 @@ def attach(context: click.Context, /, **options: Any) -> int:
 
     SIGUSR1 shows the calls in flight.
     """
-    config = resolve("attach", options, context.obj)
+    config = resolve("attach", options, context.obj.environ)
     chosen = resolve_targets(config, has_command=False)
     with Loader(make_request(config, chosen)) as loader:
         from otel_sysexit import agent  # noqa: PLC0415 (while the loader compiles)

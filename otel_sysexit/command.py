@@ -9,8 +9,9 @@ import select
 import shutil
 import signal
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Final, NoReturn
 
 from otel_sysexit.errors import EXIT_STATUS
@@ -44,6 +45,15 @@ def find_executable(name: str, path: str | None) -> str:
         reason = "is a directory" if os.path.isdir(there or name) else "permission denied"  # noqa: PTH112
         raise CommandError(f"{name}: {reason}", NOT_EXECUTABLE)
     raise CommandError(f"{name}: command not found", NOT_FOUND)
+
+
+@dataclass(frozen=True, slots=True)
+class Inherited:
+    """What we were started with, and the command gets, whatever we changed for ourselves."""
+
+    environ: Mapping[str, str]
+    signal_mask: Collection[int]
+    """The blocked signals."""
 
 
 class Command:

@@ -267,7 +267,7 @@ SETTINGS: Final = (
     Setting("live", parse_boolean, "Print each call as it happens, one line."),
     Setting("quiet", parse_boolean, "Print nothing at the end but errors.", short="-q"),
     Setting("syscalls", parse_selection, "Only these: names, globs, classes, '!' takes away: 'openat,read*,%net,!futex'.", "SET", "all"),
-    Setting("min_duration", parse_durations, "Only calls that took at least this long; for some another time: '1ms,read=10ms'.", "LIST", "0s"),
+    Setting("min_duration", parse_durations, "Only calls that took at least this long; for some another time: '1ms,read=10ms'. Without a first time all others are recorded.", "LIST", "0s"),
     Setting("errors_only", parse_boolean, "Only calls that failed, benignly or not."),
     Setting("errnos", parse_errnos, "Only calls that failed with one of these: 'ENOENT,EACCES'; '!EAGAIN': all but those that failed so.", "LIST", option="errno"),
     Setting("sample", parse_probability, "Keep a random part of the calls: 1/100 or 0.01. Each says what it stands for.", "RATE", "1"),

@@ -31,7 +31,7 @@ class Signals:
 
     def __init__(self) -> None:
         """Block; call this before any thread is started."""
-        self.original_mask = signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)
+        signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)
         # An ignored signal (nohup, a shell's background job) stays ignored.
         self._wanted = {number for number in HANDLED if signal.getsignal(number) is not signal.SIG_IGN}
         self.fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)

@@ -55,6 +55,7 @@ class Loader:
         self._start(self._pythons.pop(0))
 
     def _start(self, python: str) -> None:
+        self._python = python
         message = self._request.to_json(str(find_bpf_dir()))
         # Appended: a distribution's bcc is found before anything beside our package. Isolated: nothing that the
         # user's environment says about Python reaches a program that runs as root.
@@ -117,7 +118,8 @@ class Loader:
 
     def _explain(self, answer: dict[str, str | None] | None) -> str:
         """Return one line: the child's own words, and the compiler's first complaint when there is one."""
-        message = "the loader died" if answer is None else str(answer["message"])
+        died = f"the loader died under {self._python}, which should be a Python that has bcc"
+        message = died if answer is None else str(answer["message"])
         self._log.seek(0)
         complaints = [line.strip() for line in self._log if "error" in line.lower()]
         if answer is not None and answer["error"] != "load":

@@ -243,8 +243,9 @@ def _plain(error: Exception) -> str:
     while inner.args and isinstance(inner.args[0], Exception):
         inner = inner.args[0]
     words = str(getattr(inner, "reason", inner))
-    if "Errno" in words:
-        words = words[words.rindex("[Errno") :]
+    if "[Errno" in words:
+        before, errno, after = words.rpartition("[Errno")
+        words = errno + (after.removesuffix(")") if before.endswith("(") else after)
     elif " object at 0x" in words:
         words = words.partition(": ")[2]
     return words or "no connection"

@@ -187,3 +187,20 @@ def _blocked_signals(pid: int) -> int:
     """Return a process's mask of blocked signals (proc(5), status, SigBlk)."""
     status = Path(f"/proc/{pid}/status").read_text()
     return int(re.search(r"^SigBlk:\s+(\w+)$", status, re.MULTILINE)[1], 16)
+
+
+def test_who_asks_while_we_start_is_answered(start_reporting, eventually):
+    """SIGUSR1 before anything is traced ends nobody: the report comes when there is something to report."""
+    agent = start_reporting("run", "--quiet", "--", "sleep", "2")
+    status = Path(f"/proc/{agent.process.pid}/status")
+
+    def holds_report() -> bool:
+        (mask,) = re.findall(r"^SigBlk:\s(\w+)$", status.read_text(), re.MULTILINE)
+        return bool(int(mask, 16) >> signal.SIGUSR1 - 1 & 1)
+
+    eventually(holds_report, "our code runs")
+    agent.process.send_signal(signal.SIGUSR1)
+    code, printed, _ = agent.end()
+
+    assert code == 0
+    assert "in sleep[" in printed or "no call is in flight" in printed
