@@ -229,11 +229,22 @@ struct exec_context {	/* struct trace_event_raw_sched_process_exec */
 	s32 old_pid;
 };
 #define context_old_tid(ctx) ((u32)(ctx)->old_pid)
-#define context_filename(ctx) ((u64)((void *)(ctx) + ((ctx)->filename & 0xffff)))
+
+static __always_inline u64 exec_filename(struct exec_context *ctx)
+{
+	return (u64)((void *)ctx + (ctx->filename & 0xffff));
+}
 #else
 #define exec_context bpf_raw_tracepoint_args	/* TP_PROTO(struct task_struct *, pid_t old_pid, struct linux_binprm *) */
 #define context_old_tid(ctx) ((u32)(ctx)->args[1])
-#define context_filename(ctx) ({ u64 name = 0; READ(name, (ctx)->args[2], LINUX_BINPRM_FILENAME); name; })
+
+static __always_inline u64 exec_filename(struct exec_context *ctx)
+{
+	u64 filename = 0;
+
+	READ(filename, ctx->args[2], LINUX_BINPRM_FILENAME);
+	return filename;
+}
 #endif
 
 int on_sched_process_exec(struct exec_context *ctx)
@@ -254,7 +265,7 @@ int on_sched_process_exec(struct exec_context *ctx)
 	if (!slot || !is_told(slot))	/* filter: not a target */
 		return DONE;
 	slot->has_execed = 1;
-	emit_exec_strings(slot, who.task, context_filename(ctx));
+	emit_exec_strings(slot, who.task, exec_filename(ctx));
 	record = reserve_task(TASK_EXEC, who.task);
 	if (!record)	/* dropped: counted there */
 		return DONE;

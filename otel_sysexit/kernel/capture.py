@@ -187,7 +187,12 @@ class Capture:
         return True
 
     def remove_thread(self, tid: int) -> None:
-        """Make *tid* no target, if it is one; a call that it is in has no end that could be seen."""
+        """
+        Make *tid* no target, if it is one; a call that it is in has no end that could be seen.
+
+        A program that has found the slot at this very moment may still use it: for these nanoseconds a call can be counted twice,
+        or only as seen.
+        """
         slot = self._pending.take(struct.pack("=I", tid))
         if (
             slot is not None

@@ -89,13 +89,23 @@ def target_requests() -> Iterator[Request]:
 
 
 def perf_requests() -> Iterator[Request]:
-    """Yield the extremes of what is asked of calls, for programs that perf calls."""
+    """Yield the extremes of what is asked of calls and of execs, for programs that perf calls."""
     yield from requests(
         has_set=(False, True),
         args=(0, 1, 2),
         keep_slow=(None, BY_CALL),
         sample_threshold=(0, 1 << 31),
         selection=(Selection(["-DPERF_EVENTS"]), Selection(["-DPERF_EVENTS", "-DSELECT_ALL"])),
+    )
+    chosen = list(properties("SELECT", "EXE_GLOBS"))[-1]
+    excluded = list(properties("EXCLUDE", "EXE_GLOBS_EXCLUDED"))[-1]
+    yield from requests(
+        has_command_args=(False, True),
+        string_limit=(128, 4096),
+        selection=tuple(
+            Selection(["-DPERF_EVENTS", *macros])
+            for macros in (chosen, [*chosen, "-DNO_FOLLOW"], [*chosen, *excluded])
+        ),
     )
 
 
