@@ -3,13 +3,12 @@
  * What all programs share: macros, maps, counters.
  *
  * bcc knows maps and programs of one text only, so the loader joins this file
- * and those after it to one: base, strings, files, selection, sampling, calls,
- * lifecycle.
+ * and those after it to one: base, slots, strings, files, selection, sampling,
+ * calls, lifecycle.
  *
  * Macros (each a compile-time choice; what is not asked for costs nothing):
  *   ARCH_X86_64 | ARCH_AARCH64   the machine
  *   CALLS_PAGES, STRINGS_PAGES, TASKS_PAGES   ring sizes in pages, powers of two
- *   PENDING_ENTRIES              threads that can be followed at once
  *   WAKE_EVERY                   records on a CPU between two wake-ups, a power of two
  *   STRING_LIMIT                 bytes of a string that are kept (records.h)
  *   ARGS                         0: none, 1: numbers, 2: paths, descriptors and addresses, too
@@ -25,6 +24,7 @@
  *   KEEP_ERRORS                  ... but always those whose errno is marked in `errnos`
  *   KEEP_SLOW_NS                 ... and those that took at least this long
  *   KEEP_SLOW_BY_CALL            ... with exceptions in `keep_slow`
+ *   PENDING_PLACES, PENDING_OTHERS   see slots.bpf.c
  *   SELECT_*, EXCLUDE_*, EXE_GLOBS, EXE_GLOBS_EXCLUDED, NO_FOLLOW, OWN_TGID   see selection.bpf.c
  *   HAVE_TASK_BTF                bpf_get_current_task_btf() and bpf_task_pt_regs() exist (since 5.15)
  *   PERF_EVENTS                  perf calls the programs of calls, execs and ends; needs HAVE_TASK_BTF
@@ -43,9 +43,6 @@
 #endif
 #ifndef TASKS_PAGES
 #define TASKS_PAGES 256
-#endif
-#ifndef PENDING_ENTRIES
-#define PENDING_ENTRIES 32768
 #endif
 #ifndef WAKE_EVERY
 #define WAKE_EVERY 8192
@@ -97,16 +94,6 @@
 	bpf_probe_read_kernel(regs, sizeof(*regs), (void *)(address) + REGISTERS_OFFSET)
 #endif
 
-BPF_HASH(pending, u32, struct slot, PENDING_ENTRIES);
-/*
- * How many slots there are for threads whose id has these lower bits, and whether
- * the agent has made any. Strangers, that is most threads of a host, are told by that, for a
- * fraction of what a look-up in `pending` costs. The agent's mark stays, so it does
- * not matter that a slot of its making is only ever subtracted.
- */
-#define TIDS_TOLD_APART 65536
-BPF_ARRAY(slots_by_tid, u32, TIDS_TOLD_APART);
-BPF_ARRAY(attached_by_tid, u8, TIDS_TOLD_APART);
 BPF_RINGBUF_OUTPUT(calls, CALLS_PAGES);
 BPF_RINGBUF_OUTPUT(strings, STRINGS_PAGES);
 BPF_RINGBUF_OUTPUT(tasks, TASKS_PAGES);
@@ -158,35 +145,6 @@ static __always_inline u32 tgid_of(void *task)
 #else
 	return bpf_get_current_pid_tgid() >> 32;
 #endif
-}
-
-static __always_inline void note_slot(u32 tid, u32 change)
-{
-	u32 index = tid % TIDS_TOLD_APART;
-	u32 *slots = slots_by_tid.lookup(&index);
-
-	if (slots)
-		__sync_fetch_and_add(slots, change);
-}
-
-/* The slot of a thread; NULL: it is not a target. */
-static __always_inline struct slot *find_slot(u32 tid)
-{
-#ifndef SELECT_ALL
-	u32 index = tid % TIDS_TOLD_APART;
-	u32 *slots = slots_by_tid.lookup(&index);
-	u8 *is_attached = attached_by_tid.lookup(&index);
-
-	if (slots && !*slots && is_attached && !*is_attached)
-		return NULL;
-#endif
-	return pending.lookup(&tid);
-}
-
-static __always_inline void delete_slot(u32 tid)
-{
-	if (!pending.delete(&tid))
-		note_slot(tid, -1);
 }
 
 /* Of the call that the task is in. */

@@ -3,8 +3,8 @@
  * Pairs each sys_enter with its sys_exit and hands the finished call over.
  *
  * A task has at most one call in flight, so one slot a thread is enough. A
- * thread with a slot in `pending` is a target, a thread without is not: one
- * look-up serves filter and pairing. Slots are made by the agent for threads
+ * thread with a slot is a target, a thread without is not: one look-up serves
+ * filter and pairing. Slots are made by the agent for threads
  * that run already, and in lifecycle.bpf.c for those born later.
  *
  * Order of refusal: the set of calls, the slot, at exit the outcome (errors,

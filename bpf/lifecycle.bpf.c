@@ -61,9 +61,9 @@ static __always_inline bool is_followed(struct slot *creator, bool is_thread)
 }
 
 /* Makes a slot for a thread that is heard of at its birth or change. NULL: there is no room, which is counted. */
-static __always_inline struct slot *follow(struct candidate *who, u8 state)
+static __always_inline struct slot *follow(struct candidate *who, bool is_left_out, u8 state)
 {
-	struct slot *slot = add_slot(who->tid, who->tgid, is_excluded(who) ? SLOT_EXCLUDED : state);
+	struct slot *slot = add_slot(who->tid, who->tgid, is_left_out ? SLOT_EXCLUDED : state);
 
 	if (!slot)
 		count_atomically(LEDGER_THREADS_UNFOLLOWED);
@@ -87,7 +87,7 @@ int on_sched_process_fork(struct bpf_raw_tracepoint_args *ctx)
 	if (!(slot && is_followed(slot, child.tgid == pid_tgid >> 32)) &&
 	    !is_selected(&child))	/* filter: neither a target's child nor chosen itself */
 		return 0;
-	slot = follow(&child, BORN_STATE);
+	slot = follow(&child, is_excluded(&child), BORN_STATE);
 	if (!slot)	/* not followed: counted there */
 		return 0;
 	if (!is_told(slot))	/* filter: of no interest */
@@ -100,29 +100,6 @@ int on_sched_process_fork(struct bpf_raw_tracepoint_args *ctx)
 	record->previous_tid = tid;
 	tasks.ringbuf_submit(record, BPF_RB_NO_WAKEUP);
 	return 0;
-}
-
-/* An exec by a thread that is not the leader takes the leader's tid: its slot goes with it. */
-static __always_inline struct slot *move_slot(u32 from, u32 to)
-{
-	struct slot *slot = find_slot(from), *other;
-	struct slot copy;
-
-	if (!slot)
-		return NULL;
-	copy = *slot;
-	other = find_slot(to);
-	if (other && other->start_ns > SAMPLED_OUT_AT_ENTER)	/* the leader's, killed after sys_exit was detached */
-		count_atomically(LEDGER_DROPPED_OVERWRITTEN);
-	note_slot(to, 1);
-	if (pending.update(&to, &copy)) {
-		note_slot(to, -1);
-		count_atomically(LEDGER_THREADS_UNFOLLOWED);
-		if (copy.start_ns > SAMPLED_OUT_AT_ENTER)
-			count_atomically(LEDGER_DROPPED_OVERWRITTEN);
-	}
-	delete_slot(from);
-	return pending.lookup(&to);
 }
 
 /* *is_user*: the address is the program's, not the kernel's. A full ring is counted. */
@@ -196,22 +173,34 @@ static __always_inline void discard_call(struct slot *slot)
 	slot->start_ns = 0;
 }
 
+/* What a thread is by itself, wherever it comes from. */
+struct judgement {
+	bool is_selected;
+	bool is_excluded;
+};
+
+/* Before its slot is looked for: patterns are compared in long loops, which a verifier goes through once for each kind of slot. */
+static __always_inline struct judgement judge(struct candidate *who)
+{
+	return (struct judgement){ .is_selected = is_selected(who), .is_excluded = is_excluded(who) };
+}
+
 /* Is a target left out for what it has become? */
-static __always_inline bool is_left_out(struct candidate *who)
+static __always_inline bool is_left_out(struct judgement *now)
 {
 #if defined(NO_FOLLOW) && defined(SELECT_SOME)
-	if (!is_selected(who))
+	if (!now->is_selected)
 		return true;
 #endif
-	return is_excluded(who);
+	return now->is_excluded;
 }
 
 /* A thread has become something else. NULL: it is no target. */
-static __always_inline struct slot *judge_again(struct slot *slot, struct candidate *who)
+static __always_inline struct slot *judge_again(struct slot *slot, struct candidate *who, struct judgement *now)
 {
 	if (!slot)
-		return is_selected(who) ? follow(who, SLOT_ATTACHED) : NULL;
-	if (is_left_out(who)) {
+		return now->is_selected ? follow(who, now->is_excluded, SLOT_ATTACHED) : NULL;
+	if (is_left_out(now)) {
 		discard_call(slot);
 		slot->state = SLOT_EXCLUDED;
 	} else if (slot->state == SLOT_EXCLUDED) {
@@ -252,14 +241,16 @@ int on_sched_process_exec(struct exec_context *ctx)
 	u64 pid_tgid = bpf_get_current_pid_tgid();
 	u32 old_tid = context_old_tid(ctx);
 	struct candidate who = { .task = bpf_get_current_task(), .tgid = pid_tgid >> 32, .tid = (u32)pid_tgid };
+	struct judgement now;
 	struct task_record *record;
 	struct slot *slot;
 
 	who.comm = who.task + TASK_STRUCT_COMM;
+	now = judge(&who);
 	slot = old_tid == who.tid ? find_slot(who.tid) : move_slot(old_tid, who.tid);
 	if (slot && slot->state == SLOT_LAUNCHING)	/* the command begins, whether or not its execve is in the set */
 		slot->state = SLOT_NORMAL;
-	slot = judge_again(slot, &who);
+	slot = judge_again(slot, &who, &now);
 	if (old_tid != who.tid)
 		forget_tid(old_tid);
 	if (!slot || !is_told(slot))	/* filter: not a target */
@@ -280,16 +271,22 @@ int on_sched_process_exec(struct exec_context *ctx)
 int on_task_rename(struct bpf_raw_tracepoint_args *ctx)
 {
 	struct candidate who = { .task = ctx->args[0], .comm = ctx->args[1] };
+#if defined(SELECT_COMM) || defined(EXCLUDE_COMM)
+	struct judgement now;
+#endif
 	struct task_record *record;
 	struct slot *slot;
 
 	READ(who.tid, who.task, TASK_STRUCT_PID);
 	READ(who.tgid, who.task, TASK_STRUCT_TGID);
+#if defined(SELECT_COMM) || defined(EXCLUDE_COMM)
+	now = judge(&who);
+#endif
 	slot = find_slot(who.tid);
 	if (slot && slot->state == SLOT_LAUNCHING)	/* filter: not a target yet */
 		return 0;
 #if defined(SELECT_COMM) || defined(EXCLUDE_COMM)
-	slot = judge_again(slot, &who);
+	slot = judge_again(slot, &who, &now);
 #endif
 	if (!slot || !is_told(slot))	/* filter: not a target */
 		return 0;

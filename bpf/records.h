@@ -182,7 +182,7 @@ enum ledger {
 	/* Outside the equation. */
 	LEDGER_UNPAIRED_START = 10,	/* the child's return from fork, clone, vfork */
 	LEDGER_UNPAIRED_ATTACH = 11,	/* the call in progress when we came */
-	LEDGER_THREADS_UNFOLLOWED = 12,	/* `pending` was full when a thread was born */
+	LEDGER_THREADS_UNFOLLOWED = 12,	/* there was no slot for a thread that was born */
 	LEDGER_STRINGS_DROPPED = 13,	/* the call is there, its text is not */
 	LEDGER_STRINGS_UNREADABLE = 14,	/* the memory was not there: EFAULT */
 	LEDGER_TASKS_DROPPED = 15,	/* a start, exec, rename or end is unknown */
@@ -190,7 +190,7 @@ enum ledger {
 	LEDGER_COUNT,
 };
 
-/* What `pending` holds for each thread that is a target. */
+/* What a thread with a slot is. */
 enum slot_state {
 	SLOT_NORMAL = 0,
 	SLOT_NEWBORN = 1,	/* its next lone sys_exit is its return from fork */
@@ -224,6 +224,20 @@ struct slot {
 	__u8 reserved;
 	__u32 file;		/* of close: what the descriptor is, which nobody knows at exit */
 	__u32 threshold;	/* at which the call in flight was sampled, as call_record.threshold */
+};
+
+/*
+ * An element of `pending`: the slot of the thread whose id's lower bits name this
+ * place, and what there is to say of others with the same bits.
+ *
+ *   0  slot       48  owner      52  others     56  has_attached    60  reserved
+ */
+struct place {
+	struct slot slot;
+	__u32 owner;		/* whose slot it is: its tid; 0: nobody's (thread 0 is idle and makes no calls) */
+	__u32 others;		/* how many more threads with these bits have a slot: elsewhere */
+	__u32 has_attached;	/* the agent has made such slots, which are not counted in `others` */
+	__u32 reserved;
 };
 
 /* What threads are chosen or left out by; `selection` has the values asked for. */
@@ -265,6 +279,7 @@ _Static_assert(sizeof(struct call_record) == 112, "call_record has no holes");
 _Static_assert(sizeof(struct string_record) == 24 + STRING_SIZE, "string_record has no holes");
 _Static_assert(sizeof(struct task_record) == 64, "task_record has no holes");
 _Static_assert(sizeof(struct slot) == 48, "slot has no holes");
+_Static_assert(sizeof(struct place) == 64, "a place fills a cache line");
 _Static_assert(sizeof(struct selector_key) == 24, "selector_key has no holes");
 _Static_assert(sizeof(struct rate) == 24, "rate has no holes");
 

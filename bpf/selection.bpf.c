@@ -331,19 +331,3 @@ static __always_inline void forget_ids(u64 task, u32 tgid, u32 tid)
 	selection.delete(&key);
 #endif
 }
-
-/* The slot of a thread that becomes a target; NULL: there is no room. */
-static __always_inline struct slot *add_slot(u32 tid, u32 tgid, u8 state)
-{
-	struct slot fresh = {
-		.tid = tid, .tgid = tgid, .interrupted_nr = -1, .state = state,
-		.was_target = state != SLOT_EXCLUDED,
-	};
-
-	note_slot(tid, 1);
-	if (pending.update(&tid, &fresh)) {
-		note_slot(tid, -1);
-		return NULL;
-	}
-	return pending.lookup(&tid);
-}

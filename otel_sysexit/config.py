@@ -161,6 +161,14 @@ def parse_kept_durations(text: str) -> Durations:
     return durations
 
 
+def parse_period_ns(text: str) -> int:
+    """Return a duration that is not 0, in ns; raises ValueError."""
+    duration_ns = parse_duration_ns(text)
+    if not duration_ns:
+        raise ValueError(f"{text!r} is no time at all")
+    return duration_ns
+
+
 def parse_max_rate(text: str) -> int:
     """Return how many spans a second, 0 for `none`; raises ValueError."""
     if text.lower() == "none":
@@ -297,7 +305,7 @@ SETTINGS: Final = (
     ),
     Setting("is_all", parse_boolean, "Every process of the host, but us.", commands=("attach",), option="all"),
     Setting("no_follow", parse_boolean, "Leave out children, unless they are chosen themselves."),
-    Setting("duration_ns", parse_duration_ns, "Detach after this time.", "DURATION", "until the last target ends", commands=("attach",), option="duration"),
+    Setting("duration_ns", parse_period_ns, "Detach after this time.", "DURATION", "until the last target ends", commands=("attach",), option="duration"),
 )  # fmt: skip
 
 

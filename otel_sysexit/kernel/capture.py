@@ -25,6 +25,7 @@ from otel_sysexit.kernel.loader import LINKS, MAPS
 from otel_sysexit.kernel.maps import Map, possible_cpus, wait_for_running_programs
 from otel_sysexit.kernel.request import TASKS_BYTES, Request
 from otel_sysexit.kernel.ring import Ring
+from otel_sysexit.kernel.slots import Slots
 
 _LOADER_SECONDS: Final = 60.0
 # Interpreters that may have the distribution's bcc, after our own.
@@ -157,13 +158,14 @@ class Capture:
         self.tasks = Ring.from_fd(maps["tasks"], TASKS_BYTES, records.TASK)
         self.exec_strings = Ring.from_fd(maps["exec_strings"], TASKS_BYTES, self.string_dtype)
         self.files = Ring.from_fd(maps["files"], TASKS_BYTES, self.string_dtype)
-        self._pending = Map(maps["pending"], 4, records.SLOT.itemsize)
+        self._slots = Slots(
+            maps["pending"], maps["pending_owners"], maps["pending_others"], request.pending_places
+        )
         self._calls_cut_off = 0
         self._cpus = possible_cpus()
         self._ledger = Map(maps["ledger"], 4, 8 * self._cpus)
         self._is_closing = Map(maps["is_closing"], 4, 4)
         self._rate = Map(maps["rate"], 4, records.RATE.itemsize)
-        self._attached_by_tid = Map(maps["attached_by_tid"], 4, 1)
 
     def launch_thread(self, tid: int) -> None:
         """Make the command's thread *tid* (as the initial pid namespace has it) a target from its execve on."""
@@ -179,49 +181,25 @@ class Capture:
         Raises:
             AgentError: no more threads can be followed.
         """
-        state = records.SlotState.EXCLUDED if is_excluded else records.SlotState.ATTACHED
-        try:
-            self._add_slot(tid, state)
-        except FileExistsError:
-            return False  # born to a target a moment ago
-        return True
+        return self._add_slot(tid, records.SlotState.EXCLUDED if is_excluded else records.SlotState.ATTACHED)
 
     def remove_thread(self, tid: int) -> None:
-        """
-        Make *tid* no target, if it is one; a call that it is in has no end that could be seen.
+        """Make *tid* no target, if it is one; a call that it is in has no end that could be seen."""
+        self._calls_cut_off += self._slots.remove(tid)
 
-        A program that has found the slot at this very moment may still use it: for these nanoseconds a call can be counted twice,
-        or only as seen.
-        """
-        slot = self._pending.take(struct.pack("=I", tid))
-        if (
-            slot is not None
-            and np.frombuffer(slot, records.SLOT)["start_ns"][0] > records.SAMPLED_OUT_AT_ENTER
-        ):
-            self._calls_cut_off += 1
-
-    def _add_slot(self, tid: int, state: records.SlotState) -> None:
-        slot = np.zeros(1, records.SLOT)
-        slot["tid"], slot["interrupted_nr"], slot["state"] = tid, -1, state
-        # First: whoever finds no mark does not look for a slot.
-        self._attached_by_tid.update(struct.pack("=I", tid % records.TIDS_TOLD_APART), b"\1")
+    def _add_slot(self, tid: int, state: records.SlotState) -> bool:
         try:
-            self._pending.update(struct.pack("=I", tid), slot.tobytes(), only_new=True)
-        except FileExistsError:
-            raise
+            return self._slots.add(tid, state)
         except OSError as error:
             raise AgentError(f"cannot follow thread {tid}: {error.strerror}") from error
 
     def has_targets(self) -> bool:
         """Whether any thread is a target now."""
-        return not self._pending.is_empty()
+        return not self._slots.is_empty()
 
     def in_flight(self) -> npt.NDArray[Any]:
         """Return the slots (dtype SLOT) of the calls that have not returned yet, but for those that were sampled out."""
-        _, values = self._pending.read()
-        slots: npt.NDArray[Any] = values.view(records.SLOT).reshape(-1)
-        live: npt.NDArray[Any] = slots[slots["start_ns"] > records.SAMPLED_OUT_AT_ENTER]
-        return live
+        return self._slots.in_flight()
 
     def ledger(self) -> dict[records.Ledger, int]:
         """Return every counter, summed over the CPUs; what we cut off ourselves is among it."""

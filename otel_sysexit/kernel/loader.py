@@ -30,11 +30,12 @@ from otel_sysexit.kernel.probes import LoadError, check_kernel, has_task_btf, is
 
 # bcc sees maps and programs in one text only: these are joined, in this order.
 SOURCES: Final = tuple(
-    f"{name}.bpf.c" for name in ("base", "strings", "files", "selection", "sampling", "calls", "lifecycle")
+    f"{name}.bpf.c"
+    for name in ("base", "slots", "strings", "files", "selection", "sampling", "calls", "lifecycle")
 )
 MAPS: Final = (
-    *("pending", "calls", "strings", "tasks", "exec_strings", "files", "ledger", "is_closing"),
-    *("selection", "rate", "attached_by_tid"),
+    *("pending", "pending_owners", "pending_others", "selection", "rate"),
+    *("calls", "strings", "tasks", "exec_strings", "files", "ledger", "is_closing"),
 )
 # In the order of attaching: whatever ends a call or a thread first, sys_enter last, so that no enter is seen
 # whose exit could be missed.

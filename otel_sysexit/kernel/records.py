@@ -16,8 +16,6 @@ NR_LIMIT = 1024
 ABI_COUNT = 5
 EXEC_STRINGS = 0x8000
 """`cpu` of strings that tell of an exec, from here on."""
-TIDS_TOLD_APART = 65_536
-"""Threads whose ids are equal modulo this share an element of `attached_by_tid`."""
 SAMPLED_OUT_AT_ENTER = 1
 """A slot's `start_ns` that is no time."""
 
@@ -96,6 +94,16 @@ SLOT = np.dtype(
         ("reserved", "u1"),
         ("file", "<u4"),
         ("threshold", "<u4"),
+    ]
+)
+
+PLACE = np.dtype(
+    [
+        ("slot", SLOT),
+        ("owner", "<u4"),
+        ("others", "<u4"),
+        ("has_attached", "<u4"),
+        ("reserved", "<u4"),
     ]
 )
 

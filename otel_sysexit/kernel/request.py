@@ -28,8 +28,10 @@ from otel_sysexit.kernel.records import (
 PAGE_SIZE: Final = os.sysconf("SC_PAGESIZE")
 TASKS_BYTES: Final = 4 << 20
 """Size of the rings of tasks, exec strings and files."""
-PENDING_ENTRIES: Final = 32_768
-PENDING_ENTRIES_ALL: Final = 131_072
+PENDING_PLACES: Final = 32_768
+"""As many as there are thread ids where pid_max has its default; a power of two."""
+PENDING_OTHERS: Final = 16_384
+PENDING_OTHERS_ALL: Final = 131_072
 """With every thread of the host as a target."""
 
 
@@ -88,6 +90,8 @@ class Request:
     """u1[4096], 1 where a call with that errno is never sampled out."""
     keep_slow: Thresholds | None = None
     selection: Selection = field(default_factory=Selection)
+    pending_places: int = PENDING_PLACES
+    """Threads that can have a slot in the array, a power of two (bpf/slots.bpf.c)."""
     own_tgid: int = 0
     """The agent's process: never a target."""
     bcc_python: str | None = None
@@ -99,9 +103,9 @@ class Request:
         return max(self.calls_bytes // 2, PAGE_SIZE)
 
     @property
-    def pending_entries(self) -> int:
-        """Threads that can be followed at once."""
-        return PENDING_ENTRIES_ALL if "-DSELECT_ALL" in self.selection.cflags else PENDING_ENTRIES
+    def pending_others(self) -> int:
+        """Threads that can be followed beside those: whose place is taken."""
+        return PENDING_OTHERS_ALL if "-DSELECT_ALL" in self.selection.cflags else PENDING_OTHERS
 
     def cflags(self) -> list[str]:
         """Return the macros of bpf/ for this request."""
@@ -109,7 +113,8 @@ class Request:
             f"-DCALLS_PAGES={self.calls_bytes // PAGE_SIZE}",
             f"-DSTRINGS_PAGES={self.strings_bytes // PAGE_SIZE}",
             f"-DTASKS_PAGES={TASKS_BYTES // PAGE_SIZE}",
-            f"-DPENDING_ENTRIES={self.pending_entries}",
+            f"-DPENDING_PLACES={self.pending_places}",
+            f"-DPENDING_OTHERS={self.pending_others}",
             f"-DSTRING_LIMIT={self.string_limit}",
             f"-DARGS={self.args}",
             f"-DOWN_TGID={self.own_tgid}",

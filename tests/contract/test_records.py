@@ -27,6 +27,7 @@ STRUCTURES = {
     "string_record": records.STRING,
     "task_record": records.TASK,
     "slot": records.SLOT,
+    "place": records.PLACE,
     "selector_key": records.SELECTOR_KEY,
     "rate": records.RATE,
 }
@@ -62,7 +63,6 @@ LITERALS = {
     "ERRNO_IS_WANTED": records.ERRNO_IS_WANTED,
     "ERRNO_IS_KEPT": records.ERRNO_IS_KEPT,
     "ADDRESS_SIZE": SOCKADDR_BYTES_MAX,
-    "TIDS_TOLD_APART": records.TIDS_TOLD_APART,
 }
 # Macros that the loader sets by what machine and kernel it is on, and those that are for experiments alone.
 OF_THE_KERNEL = {"HAVE_TASK_BTF", "PERF_EVENTS", *(macro for macro, _ in loader._ARCHITECTURES.values())}
@@ -96,9 +96,10 @@ def questions_about(structure: str, dtype: np.dtype) -> list[str]:
     for field in dtype.names:
         member = f"((struct {structure} *)0)->{field}"
         element = member + "[0]" if dtype[field].shape else member
+        is_signed = "0" if dtype[field].names else f"(__typeof__({element}))-1 < 0"
         asked.append(
             f'printf("{structure}.{field} %zu %zu %d\\n", offsetof(struct {structure}, {field}),'
-            f" sizeof({member}), (__typeof__({element}))-1 < 0);"
+            f" sizeof({member}), {is_signed});"
         )
     return asked
 
@@ -320,7 +321,7 @@ def test_every_offset_that_the_loader_finds_is_used():
 def test_every_map_and_program_that_the_loader_names_exists():
     """The loader asks for maps and programs that the BPF sources define."""
     code = _code(SOURCES)
-    maps = [name for name in loader.MAPS if not re.search(rf"^BPF_\w+\({name},", code, re.MULTILINE)]
+    maps = [name for name in loader.MAPS if not re.search(rf"^BPF_\w+\((.* )?{name},", code, re.MULTILINE)]
     programs = [name for name in loader.LINKS if f"int on_{name}(" not in code]
 
     assert (maps, programs) == ([], [])

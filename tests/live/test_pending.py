@@ -1,22 +1,32 @@
-"""`pending`, the map of targets, never fills with the dead."""
+"""The slots of targets: none outlives its thread, and where a thread's place is taken it has one elsewhere."""
 
 import subprocess
 import sys
 
 import pytest
 
-# Runs in a process of its own, as the agent would: attaches and starts the program to follow.
+from otel_sysexit.kernel.request import PENDING_PLACES
+
+# Runs in a process of its own, as the agent would: attaches and starts the program to follow. With one place
+# for all, a process that is left out has it before the program comes.
 START = """
-import os, subprocess, sys, time
+import dataclasses, os, signal, sys, time
 from otel_sysexit.cli import make_request
 from otel_sysexit.config import resolve
 from otel_sysexit.kernel.capture import Loader
 from otel_sysexit.kernel.records import Ledger
 from otel_sysexit.targets import Targets
 
+places = int(sys.argv.pop(1))
 config = resolve("run", {"syscalls": "getppid,clock_nanosleep", "args": "none"}, {})
-with Loader(make_request(config, Targets())) as loader:
+request = dataclasses.replace(make_request(config, Targets()), pending_places=places)
+with Loader(request) as loader:
     capture = loader.capture()
+occupant = os.fork()
+if occupant == 0:
+    time.sleep(600)
+if places == 1:
+    capture.add_thread(occupant, is_excluded=True)
 gate_out, gate = os.pipe()
 child = os.fork()
 if child == 0:
@@ -25,12 +35,14 @@ if child == 0:
 capture.launch_thread(child)
 os.write(gate, b"!")
 """
-# Counts the slots after its end.
+# Counts the slots after the ends of both.
 COUNT = """
 while not os.waitpid(child, os.WNOHANG)[0]:
     capture.tasks.read(capture.tasks.waiting())
     capture.calls.read(capture.calls.waiting())
     capture.exec_strings.read(capture.exec_strings.waiting())
+os.kill(occupant, signal.SIGKILL)
+os.waitpid(occupant, 0)
 ledger = capture.ledger()
 print(int(capture.has_targets()), ledger[Ledger.THREADS_UNFOLLOWED], ledger[Ledger.SEEN])
 """
@@ -39,37 +51,42 @@ CUT_OFF = """
 while not len(capture.in_flight()):
     time.sleep(0.01)
 capture.remove_thread(child)
+for pid in (child, occupant):
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
 ledger = capture.ledger()
 print(ledger[Ledger.SEEN] - ledger[Ledger.EMITTED], ledger[Ledger.DROPPED_OVERWRITTEN], int(capture.has_targets()))
-os.kill(child, 9)
-os.waitpid(child, 0)
 """
 
 
-@pytest.mark.parametrize(("kind", "count"), [("threads", 200_000), ("processes", 50_000)])
-def test_no_slot_outlives_its_thread(build, environment, kind, count):
-    """After 200,000 short-lived threads, or 50,000 processes that exec, exit or are killed, no slot is left."""
+def run(script, places, *command, environment):
+    """Run *script* over *command*, with room for *places* slots in the array; return the words it printed last."""
     done = subprocess.run(
-        [sys.executable, "-c", START + COUNT, build("short_lives"), kind, str(count)],
+        [sys.executable, "-c", START + script, str(places), *command],
         check=True,
         capture_output=True,
         timeout=400,
         env=environment,
     )
-    has_targets, unfollowed, seen = map(int, done.stdout.split()[-3:])
+    return list(map(int, done.stdout.split()[-3:]))
+
+
+PLACES = pytest.mark.parametrize("places", [PENDING_PLACES, 1], ids=["in its place", "elsewhere"])
+
+
+@PLACES
+@pytest.mark.parametrize(("kind", "count"), [("threads", 200_000), ("processes", 50_000)])
+def test_no_slot_outlives_its_thread(build, environment, kind, count, places):
+    """After 200,000 short-lived threads, or 50,000 processes that exec, exit or are killed, no slot is left."""
+    has_targets, unfollowed, seen = run(
+        COUNT, places, build("short_lives"), kind, str(count), environment=environment
+    )
 
     assert (has_targets, unfollowed) == (0, 0)
     assert seen >= (count if kind == "threads" else 0)
 
 
-def test_a_call_whose_slot_is_taken_away_is_counted(environment):
+@PLACES
+def test_a_call_whose_slot_is_taken_away_is_counted(environment, places):
     """Who is no target any more may be in a call: it is one whose end was not seen, not one that nobody knows of."""
-    done = subprocess.run(
-        [sys.executable, "-c", START + CUT_OFF, "/bin/sleep", "60"],
-        check=True,
-        capture_output=True,
-        timeout=60,
-        env=environment,
-    )
-
-    assert done.stdout.split()[-3:] == [b"1", b"1", b"0"]
+    assert run(CUT_OFF, places, "/bin/sleep", "60", environment=environment) == [1, 1, 0]

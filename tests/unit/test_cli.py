@@ -89,6 +89,7 @@ def test_a_mistake_is_one_line(arguments, words):
         (["attach", "--pid", "x"], ["--pid: 'x' is no process id"]),
         (["attach", "--pid", NO_PROCESS], [f"there is no process {NO_PROCESS}"]),
         (["attach", "--pid", "1", "--duration", "1d"], ["--duration: '1d' is no duration"]),
+        (["attach", "--pid", "1", "--duration", "0s"], ["--duration: '0s' is no time at all"]),
     ],
 )
 def test_an_impossible_wish_is_one_line(arguments, words):

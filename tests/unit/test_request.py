@@ -9,8 +9,9 @@ import pytest
 
 from otel_sysexit.kernel import records
 from otel_sysexit.kernel.request import (
-    PENDING_ENTRIES,
-    PENDING_ENTRIES_ALL,
+    PENDING_OTHERS,
+    PENDING_OTHERS_ALL,
+    PENDING_PLACES,
     Request,
     Selection,
     Thresholds,
@@ -74,7 +75,8 @@ def test_what_is_not_asked_for_is_not_compiled():
         "CALLS_PAGES": str((1 << 20) // mmap.PAGESIZE),
         "STRINGS_PAGES": str((1 << 19) // mmap.PAGESIZE),
         "TASKS_PAGES": str((4 << 20) // mmap.PAGESIZE),
-        "PENDING_ENTRIES": str(PENDING_ENTRIES),
+        "PENDING_PLACES": str(PENDING_PLACES),
+        "PENDING_OTHERS": str(PENDING_OTHERS),
         "STRING_LIMIT": "256",
         "ARGS": "2",
         "OWN_TGID": "7",
@@ -105,7 +107,7 @@ BY_CALL = Thresholds(5, table_with(np.uint64, nr0=9))
         ({"selection": Selection(["-DSELECT_PID", "-DEXE_GLOBS=2"])}, {"SELECT_PID": "", "EXE_GLOBS": "2"}),
         (
             {"selection": Selection(["-DSELECT_ALL"])},
-            {"SELECT_ALL": "", "PENDING_ENTRIES": str(PENDING_ENTRIES_ALL)},
+            {"SELECT_ALL": "", "PENDING_OTHERS": str(PENDING_OTHERS_ALL)},
         ),
     ],
 )

@@ -1,0 +1,113 @@
+"""
+The agent's hands in `pending`: who is a target, and which calls are in flight.
+
+In: descriptors of the three maps of bpf/slots.bpf.c, which says how they belong together. Out: slots made and taken away beside the
+kernel's programs, which do the same at the same moment, and copies of those that are in use.
+"""
+
+import mmap
+import struct
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from otel_sysexit.kernel.maps import Map, wait_for_running_programs
+from otel_sysexit.kernel.records import PLACE, SAMPLED_OUT_AT_ENTER, SLOT, SlotState
+
+_PLACES_A_PAGE: Final = mmap.PAGESIZE // PLACE.itemsize
+
+
+class Slots:
+    """The slots of all threads that are targets, or are left out of them."""
+
+    def __init__(self, places_fd: int, owners_fd: int, others_fd: int, places: int) -> None:
+        """Take the descriptors of `pending`, `pending_owners` and `pending_others`; *places*: elements of the first."""
+        self._fd = places_fd
+        self._owners = Map(owners_fd, 4, 4)
+        self._others = Map(others_fd, 4, SLOT.itemsize)
+        self._places = places
+
+    def add(self, tid: int, state: SlotState) -> bool:
+        """
+        Give the thread *tid* a slot.
+
+        Returns:
+            Whether it had none.
+
+        Raises:
+            OSError: there is no room for another one (E2BIG), or the kernel refuses.
+        """
+        slot = np.zeros((), SLOT)
+        slot["tid"], slot["interrupted_nr"], slot["state"] = tid, -1, state
+        slot["was_target"] = state is not SlotState.EXCLUDED
+        key, index = _u32(tid), _u32(tid % self._places)
+        place = self._map(tid)
+        try:
+            self._owners.update(index, key, only_new=True)
+        except FileExistsError:
+            if self._owners.lookup(index) == key:  # born to a target a moment ago
+                return False
+        else:
+            place["slot"] = slot
+            place["owner"] = tid  # last, and a microsecond later: whoever finds it here finds all of the slot
+            return True
+        place["has_attached"] = 1  # first: whoever finds no mark does not look for a slot
+        try:
+            self._others.update(key, slot.tobytes(), only_new=True)
+        except FileExistsError:
+            return False
+        return True
+
+    def remove(self, tid: int) -> bool:
+        """
+        Take the slot of *tid* away, if it has one.
+
+        Returns:
+            Whether the thread was in a call, whose end is not seen now.
+        """
+        key, index = _u32(tid), _u32(tid % self._places)
+        place = self._map(tid)
+        if int(place["owner"]) != tid:
+            other = self._others.take(key)
+            return other is not None and _is_in_flight(np.frombuffer(other, SLOT)[0])
+        place["owner"] = 0
+        wait_for_running_programs()  # one may have found the slot; from now on none can write to it
+        was_in_flight = _is_in_flight(place["slot"])
+        self._owners.take(index)
+        return was_in_flight
+
+    def is_empty(self) -> bool:
+        """Whether no thread has a slot."""
+        return self._owners.is_empty() and self._others.is_empty()
+
+    def in_flight(self) -> npt.NDArray[Any]:
+        """Return copies of the slots (dtype SLOT) whose call has not returned yet, but for those that were sampled out."""
+        places = np.frombuffer(self._mmap(0, self._places * PLACE.itemsize), PLACE, self._places)
+        owned = places["slot"][places["owner"] != 0]
+        others = self._others.read()[1].view(SLOT).reshape(-1)
+        slots: npt.NDArray[Any] = np.concatenate((owned, others))
+        live: npt.NDArray[Any] = slots[slots["start_ns"] > SAMPLED_OUT_AT_ENTER]
+        return live
+
+    def _map(self, tid: int) -> npt.NDArray[Any]:
+        """Return the place of *tid*, writable, as an array of no dimension; it is mapped as long as the array lives."""
+        index = tid % self._places
+        page, position = divmod(index, _PLACES_A_PAGE)
+        size = mmap.PAGESIZE
+        found: npt.NDArray[Any] = np.frombuffer(
+            self._mmap(page * size, size), PLACE, 1, offset=position * PLACE.itemsize
+        ).reshape(())
+        return found
+
+    def _mmap(self, offset: int, size: int) -> mmap.mmap:
+        """Map a part of `pending`: for a moment, as what is mapped counts as resident memory."""
+        return mmap.mmap(self._fd, size, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE, offset=offset)
+
+
+def _is_in_flight(slot: Any) -> bool:
+    return bool(slot["start_ns"] > SAMPLED_OUT_AT_ENTER)
+
+
+def _u32(number: int) -> bytes:
+    return struct.pack("=I", number)
