@@ -12,11 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from otel_sysexit.calls import BenignErrors, Decoder
-from otel_sysexit.config import BENIGN_ERRORS
 from otel_sysexit.kernel import records
 from otel_sysexit.kernel.ring import Ring
 from otel_sysexit.otlp.spans import SpanEncoder
 from otel_sysexit.processes import Processes
+from otel_sysexit.settings import BENIGN_ERRORS
 from otel_sysexit.signatures import shipped_signature
 from otel_sysexit.syscalls import Abi, number_of
 from otel_sysexit.traces import Tree

@@ -11,7 +11,7 @@ FOLDER = Path(__file__).parent
 sys.path.insert(0, str(FOLDER.parent))
 
 from otel_sysexit.attributes import ATTRIBUTES, EVENTS, SCHEMA_URL  # noqa: E402 (the checkout need not be installed)
-from otel_sysexit.config import SETTINGS, Setting  # noqa: E402
+from otel_sysexit.settings import SETTINGS, Setting  # noqa: E402
 
 LEVELS = {
     "resource": (
@@ -66,7 +66,7 @@ span's status is ERROR when there is `error.type`, and unset otherwise, never OK
 ENVIRONMENT_HEAD = """\
 # Options and environment
 
-<!-- Made by docs/generate.py from otel_sysexit/config.py: change that, then `make docs`. -->
+<!-- Made by docs/generate.py from otel_sysexit/settings.py: change that, then `make docs`. -->
 
 Everything can be set by an option or by a variable. The first of these that is given counts:
 

@@ -19,9 +19,10 @@ import psutil
 
 from otel_sysexit.calls import Calls, Decoder
 from otel_sysexit.command import Command, Inherited, find_executable
-from otel_sysexit.config import Args, Config
+from otel_sysexit.config import Config
 from otel_sysexit.errors import AgentError
-from otel_sysexit.identity import Thread
+from otel_sysexit.flat import Flat
+from otel_sysexit.identity import Process, Thread
 from otel_sysexit.kernel.capture import Capture, Loader
 from otel_sysexit.kernel.records import Ledger
 from otel_sysexit.ledger import Account, Delivery
@@ -32,11 +33,14 @@ from otel_sysexit.rate import RateKeeper
 from otel_sysexit.reading import Reader
 from otel_sysexit.sampling import threshold_of
 from otel_sysexit.scan import Scan, Standing, take_up
+from otel_sysexit.settings import Args
 from otel_sysexit.signals import REPORT, Signals
 from otel_sysexit.stuck import StuckCalls, all_in_flight, describe
 from otel_sysexit.targets import Targets
-from otel_sysexit.traces import Structure, Tree, Windows
+from otel_sysexit.traces import Structure, Totals
+from otel_sysexit.trees import Tree
 from otel_sysexit.view import View, explain_bug, say
+from otel_sysexit.windows import Windows
 
 if TYPE_CHECKING:
     from otel_sysexit.otlp.jsonl import JsonLinesFile
@@ -45,6 +49,8 @@ _ROUND_SECONDS: Final = 0.1
 """How long calls may wait in the ring when few are made; many force a wake-up."""
 _LOOK_SECONDS: Final = 1.0
 """How often stuck calls are looked for, if at all."""
+_TOTALS_SECONDS: Final = 1.0
+"""How old the figures may be that windows say of calls that are not in them."""
 _ROUND_CALLS_MAX: Final = 4_096
 """Calls in one batch: what is worked on at once decides the agent's memory."""
 _EAGER_PROCESSES_MAX: Final = 256
@@ -54,6 +60,17 @@ _SECOND_SIGNAL_SECONDS: Final = 0.2
 _INTERRUPTED: Final = 128 + signal.SIGINT
 
 
+def make_structure(config: Config) -> Structure:
+    """Return the structure of traces that is asked for."""
+    match config.trace_structure:
+        case "tree":
+            return Tree(threshold_of(config.sample), config.spans_per_trace)
+        case "flat":
+            return Flat()
+        case _:
+            return Windows()
+
+
 def _boot_ns() -> int:
     return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
@@ -61,10 +78,12 @@ def _boot_ns() -> int:
 class Agent:
     """One run of the pipeline, from the loader's start to the last line on the terminal."""
 
-    def __init__(self, config: Config, structure: Structure, title: str) -> None:
+    def __init__(self, config: Config, title: str) -> None:
         """Prepare everything that needs no kernel; *title* names the run for people."""
         self._config = config
-        self._structure = structure
+        self._structure = make_structure(config)
+        self._totals = Totals()
+        self._next_totals = 0.0
         self._decoder = Decoder(
             config.benign_errors, config.string_limit, has_argument_texts=config.args == Args.DECODED
         )
@@ -182,6 +201,18 @@ class Agent:
     def _room(self) -> int:
         return min((exporter.room() for exporter in self._exporters), default=_ROUND_CALLS_MAX)
 
+    def set_root(self, process: Process) -> None:
+        """Name the process of the command that is run."""
+        self._structure.set_root(process)
+
+    def _sum_up(self) -> Totals:
+        """Return what became of calls that are not passed on, at most a second old."""
+        if time.monotonic() >= self._next_totals:
+            self._next_totals = time.monotonic() + _TOTALS_SECONDS
+            account = Account(self.capture.ledger(), 0, ())
+            self._totals = Totals(account.filtered, account.sampled_out, account.dropped)
+        return self._totals
+
     def _round(self) -> int:
         """Read what is there and pass it on; return how many calls that were."""
         capture = self.capture
@@ -206,7 +237,7 @@ class Agent:
         ended = self.processes.take_ended(consumed)
         self._structure.end(ended)
         now = time.time_ns()
-        self._structure.tick(now)
+        self._structure.tick(now, self._sum_up())
         if is_last:
             self._structure.finish(self.processes.living(), now)
         self._view.add(calls, ended)
@@ -285,16 +316,14 @@ def run(config: Config, loader: Loader, argv: Sequence[str], inherited: Inherite
     check_pid_namespace()
     # A slip of the pen need not wait for the compiler.
     find_executable(argv[0], inherited.environ.get("PATH", os.defpath))
-    # A tree is one trace, and a trace has one threshold.
-    structure: Structure = Windows() if config.max_rate else Tree(threshold_of(config.sample))
-    agent = Agent(config, structure, " ".join(argv))
+    agent = Agent(config, " ".join(argv))
     agent.open_output()
     capture = loader.capture()  # a Ctrl-C until now just ends us
     signals = Signals()
     command = Command(argv, inherited.environ, inherited.signal_mask)
     try:
         agent.connect(capture)
-        structure.set_root(
+        agent.set_root(
             agent.processes.add_launched(command.pid, time.time_ns(), os.getpid(), inherited.environ)
         )
         capture.launch_thread(command.pid)
@@ -371,7 +400,7 @@ def attach(config: Config, targets: Targets, loader: Loader) -> int:
         AgentError: what was named ended meanwhile, or we cannot start.
     """
     check_pid_namespace()
-    agent = Agent(config, Windows(), "")
+    agent = Agent(config, "")
     agent.open_output()
     capture = loader.capture()  # a Ctrl-C until now just ends us
     signals = Signals()

@@ -74,6 +74,11 @@ NETWORK_LOCAL_PORT: Final = "network.local.port"
 PROCESS_COMMAND_ARGS: Final = "process.command_args"
 WINDOW_CALLS: Final = "otel_sysexit.window.calls"
 WINDOW_ERRORS: Final = "otel_sysexit.window.errors"
+WINDOW_CALLS_BY_NAME: Final = "otel_sysexit.window.call_count."
+WINDOW_FILTERED: Final = "otel_sysexit.window.filtered"
+WINDOW_SAMPLED_OUT: Final = "otel_sysexit.window.sampled_out"
+WINDOW_DROPPED: Final = "otel_sysexit.window.dropped"
+TRACE_PART: Final = "otel_sysexit.trace.part"
 LINK_TYPE: Final = "otel_sysexit.link.type"
 
 ATTRIBUTES: Final = (
@@ -114,10 +119,15 @@ ATTRIBUTES: Final = (
     Attribute(SAMPLING_PROBABILITY, "double", "call", "With which the call was kept: it stands for 1 / this many. Absent where every such call is here. The trace state has the same, exactly (`ot=th`).", is_convention=False),
     Attribute(THREAD_ID, "int", "call", "The thread's id at sys_enter, as the initial pid namespace has it."),
     Attribute(THREAD_NAME, "string", "call", "The thread's comm when the call ended."),
-    Attribute(PROCESS_EXIT_CODE, "int", "process", "0 to 255; absent when a signal killed it or it still lives."),
+    Attribute(PROCESS_EXIT_CODE, "int", "process", "0 to 255; absent when a signal killed it or it still lives. Also on the last window of a process."),
     Attribute(WINDOW_CALLS, "int", "window", "Calls in this window.", is_convention=False),
     Attribute(WINDOW_ERRORS, "int", "window", "Of those, calls with error.type.", is_convention=False),
-    Attribute(LINK_TYPE, "string", "link", "`previous_window`.", is_convention=False),
+    Attribute(WINDOW_CALLS_BY_NAME + "<name>", "int", "window", "Of those, calls of that name; the 50 most frequent ones, and `_OTHER`.", is_convention=False),
+    Attribute(WINDOW_FILTERED, "int", "window", "Calls of all targets that were filtered while it was open; absent: none.", is_convention=False),
+    Attribute(WINDOW_SAMPLED_OUT, "int", "window", "The same, sampled out.", is_convention=False),
+    Attribute(WINDOW_DROPPED, "int", "window", "The same, lost.", is_convention=False),
+    Attribute(TRACE_PART, "int", "process", "On the root of a tree that goes on in further traces: which part this one is, from 1.", is_convention=False),
+    Attribute(LINK_TYPE, "string", "link", "`previous_window`, `parent_window` (of the process that started this one) or `previous_part`.", is_convention=False),
     Attribute(SYSCALL_ELAPSED, "double", "log", "Seconds since the call began.", is_convention=False),
     Attribute(SYSCALL_START_TIME, "string", "log", "ISO 8601; the start of the span that follows.", is_convention=False),
 )  # fmt: skip

@@ -9,11 +9,12 @@ import numpy as np
 import numpy.typing as npt
 
 from otel_sysexit import __version__, targets
-from otel_sysexit.config import SETTINGS, Config, resolve
+from otel_sysexit.config import Config, resolve
 from otel_sysexit.kernel.capture import Loader
 from otel_sysexit.kernel.request import Request, Selection, Thresholds
 from otel_sysexit.sampling import threshold_of
 from otel_sysexit.selections import Durations, kernel_table
+from otel_sysexit.settings import SETTINGS
 from otel_sysexit.targets import Targets
 
 if TYPE_CHECKING:

@@ -52,6 +52,11 @@ class Account:
         return self._sum(_FILTERED)
 
     @property
+    def sampled_out(self) -> int:
+        """Calls left out at random."""
+        return self.kernel[Ledger.SAMPLED_OUT]
+
+    @property
     def dropped(self) -> int:
         """Calls lost in the kernel."""
         return self._sum(_DROPPED)
@@ -73,7 +78,7 @@ class Account:
         """Return the equation."""
         emitted = self.kernel[Ledger.EMITTED]
         outcomes = (
-            f"filtered {self._reasons(_FILTERED)} + sampled out {self.kernel[Ledger.SAMPLED_OUT]} + emitted {emitted} "
+            f"filtered {self._reasons(_FILTERED)} + sampled out {self.sampled_out} + emitted {emitted} "
             f"+ dropped {self._reasons(_DROPPED)} + in flight {self.in_flight}"
         )
         parts = [f"seen {self.kernel[Ledger.SEEN]} = {outcomes}"]

@@ -164,7 +164,8 @@ class SpanEncoder:
         order = np.argsort(image, kind="stable")
         thread_names, name_lengths = _thread_names(calls)
         thresholds = Thresholds(calls.threshold)
-        packed = pack_shapes(calls, name_lengths[calls.thread], thresholds)
+        is_root = (placement.parent_span_id == 0)[placement.context]
+        packed = pack_shapes(calls, name_lengths[calls.thread], thresholds, is_root)
         shapes, which = distinct([word[order] for word in packed])
         if len(self._stamps) > _STAMPS_MAX:
             self._stamps.clear()
@@ -244,7 +245,7 @@ def _make_stamp(shape: Shape, kind: Kind, argument_texts: tuple[str | None, ...]
     span = trace_pb2.Span(
         trace_id=trace_id,
         span_id=span_id,
-        parent_span_id=parent_span_id,
+        parent_span_id=b"" if shape.is_root else parent_span_id,
         trace_state=trace_state("x" * shape.threshold_length if shape.threshold_length else "0"),
         flags=FLAGS,
         name=kind.name,
@@ -255,11 +256,12 @@ def _make_stamp(shape: Shape, kind: Kind, argument_texts: tuple[str | None, ...]
     marks = {
         "trace_id": Mark(trace_id, 16),
         "span_id": Mark(span_id, 8),
-        "parent_span_id": Mark(parent_span_id, 8),
         "start": Mark(start, 8),
         "end": Mark(end, 8),
     }
 
+    if not shape.is_root:
+        marks["parent_span_id"] = Mark(parent_span_id, 8)
     if shape.threshold_length:
         marks["threshold"] = Mark(span.trace_state.encode(), shape.threshold_length)
 

@@ -135,12 +135,13 @@ def _call_span(calls: Calls, placement: Placement, row: int, resource_of) -> Rea
     context = int(placement.context[row])
     state = f"ot=th:{_threshold_digits(calls, row)}"
     trace_id = placement.trace_id[context].tobytes()
+    parent = int(placement.parent_span_id[context])
     start = int(calls.start_unix_ns[row])
     has_failed = calls.outcome[row] == Outcome.FAILED
     return ReadableSpan(
         name=calls.kinds[calls.kind[row]].name,
         context=_context(trace_id, int(placement.span_id[row]), state),
-        parent=_context(trace_id, int(placement.parent_span_id[context]), state),
+        parent=_context(trace_id, parent, state) if parent else None,
         resource=resource_of(thread.image),
         attributes=dict(_call_attributes(calls, row)),
         kind=SpanKind.INTERNAL,

@@ -12,12 +12,12 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from otel_sysexit import syscalls
 from otel_sysexit.calls import BenignErrors, Calls, Decoder
-from otel_sysexit.config import STRING_LIMIT_MAX, STRING_LIMIT_MIN
 from otel_sysexit.identity import Thread
 from otel_sysexit.kernel import records
 from otel_sysexit.kernel.records import StringRole
 from otel_sysexit.otlp.spans import SpanEncoder
-from otel_sysexit.traces import Windows
+from otel_sysexit.settings import STRING_LIMIT_MAX, STRING_LIMIT_MIN
+from otel_sysexit.windows import Windows
 
 LIMITS = [STRING_LIMIT_MIN, records.STRING_LIMIT_DEFAULT, STRING_LIMIT_MAX]
 FILE_NUMBERS = (1 << 20 | 1, 2 << 20 | 7)

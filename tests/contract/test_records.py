@@ -12,9 +12,10 @@ from otel_sysexit import selections, syscalls, targets
 from otel_sysexit.addresses import SOCKADDR_BYTES_MAX
 from otel_sysexit.cgroups import Cgroup
 from otel_sysexit.cli import make_request
-from otel_sysexit.config import STRING_LIMIT_MAX, STRING_LIMIT_MIN, Config
+from otel_sysexit.config import Config
 from otel_sysexit.kernel import loader, records
 from otel_sysexit.kernel.request import Request
+from otel_sysexit.settings import STRING_LIMIT_MAX, STRING_LIMIT_MIN
 from otel_sysexit.targets import Targets
 
 BPF = Path(__file__).parents[2] / "bpf"

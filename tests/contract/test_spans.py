@@ -131,7 +131,7 @@ THREAD_NAMES = ["", "x" * 15, "déjà vu", "日本語", r"\xff\xfe" * 7, "a b\n\
 
 
 def make_batch() -> tuple[Calls, Placement, list[Span]]:
-    """Return `MADE` with thread names of all sorts, in two traces, and spans of processes and windows."""
+    """Return `MADE` with thread names of all sorts, in two traces and as roots, and spans of processes and windows."""
     calls = make_calls(*MADE.values())
     threads = [
         Thread(
@@ -141,11 +141,12 @@ def make_batch() -> tuple[Calls, Placement, list[Span]]:
         )
         for row, thread in enumerate(calls.threads)
     ]
+    rows = np.arange(len(calls))
     placement = Placement(
         span_id=np.arange(1, len(calls) + 1, dtype=np.uint64) << np.uint64(56),
-        context=np.arange(len(calls), dtype=np.uint32) % 2,
-        trace_id=np.array([[*range(16)], [*range(16, 0, -1)]], np.uint8),
-        parent_span_id=np.array([2**64 - 1, 1], np.uint64),
+        context=np.where(rows % 7 == 6, 2, rows % 2).astype(np.uint32),
+        trace_id=np.array([[*range(16)], [*range(16, 0, -1)], [7] * 16], np.uint8),
+        parent_span_id=np.array([2**64 - 1, 1, 0], np.uint64),
     )
     return replace(calls, threads=threads), placement, make_spans()
 
@@ -154,7 +155,15 @@ def make_spans() -> list[Span]:
     """Return a process that failed, one that was killed, and windows with links to others."""
     trace_id = bytes(range(16))
     facts = {"trace_id": trace_id, "start_unix_ns": START_UNIX_NS, "end_unix_ns": START_UNIX_NS + 9}
-    window = {"otel_sysexit.window.calls": 2_000, "otel_sysexit.window.errors": 0}
+    window = {
+        "otel_sysexit.window.calls": 2_000,
+        "otel_sysexit.window.errors": 0,
+        "otel_sysexit.window.call_count.read": 1_999,
+        "otel_sysexit.window.call_count._OTHER": 1,
+        "otel_sysexit.window.filtered": 1,
+        "otel_sysexit.window.sampled_out": 2,
+        "otel_sysexit.window.dropped": 3,
+    }
     link = Link(bytes(15) + b"\x07", 2**63, {"otel_sysexit.link.type": "previous_window"})
     return [
         Span(
@@ -162,7 +171,7 @@ def make_spans() -> list[Span]:
             span_id=1001,
             parent_span_id=1000,
             image=SHELL.image,
-            attributes={"process.exit.code": 3, "error.type": "3"},
+            attributes={"process.exit.code": 3, "error.type": "3", "otel_sysexit.trace.part": 2},
             is_error=True,
             **facts,
         ),
@@ -218,7 +227,10 @@ def attribute_names(request: ExportTraceServiceRequest) -> set[str]:
     for span in spans_of(request):
         messages += [span, *span.links]
     keys = {attribute.key for message in messages for attribute in message.attributes}
-    return {re.sub(r"^syscall\.(argument|descriptor)\..*", r"syscall.\1.<name>", key) for key in keys}
+    return {
+        re.sub(r"^(syscall\.(argument|descriptor)|otel_sysexit\.window\.call_count)\..*", r"\1.<name>", key)
+        for key in keys
+    }
 
 
 def test_both_encoders_say_the_same_of_the_batch(request_of_ours):

@@ -135,6 +135,7 @@ class Trace:
     stderr: str
     spans: list[Span]
     is_run: bool = True
+    is_flat: bool = False
     has_ledger: bool = True
 
     def __post_init__(self):
@@ -164,7 +165,8 @@ class Trace:
         for span in self.spans:
             assert span.end >= span.start > 0, span
             assert span.trace_id.strip("0"), span
-            if span.is_call or span.parent_id:
+            assert span.parent_id or self.is_flat or not span.is_call, span
+            if span.parent_id:
                 parent = by_id[span.parent_id]
                 assert parent.trace_id == span.trace_id, span
                 assert not parent.is_call, span
@@ -346,11 +348,14 @@ def run_traced(tmp_path_factory, environment):
     """
     Return a function that runs a command line under `otel-sysexit run` and gives its `Trace`.
 
-    Further options of ours come as `options`; what else is given goes to `subprocess.run`.
+    Further options of ours come as `options`, with *is_one_trace* where they let that be untrue; what else is given goes to
+    `subprocess.run`.
     """
     folder = tmp_path_factory.mktemp("traces")
 
-    def run(*command: str | Path, options: tuple[str, ...] = (), **more: Any) -> Trace:
+    def run(
+        *command: str | Path, options: tuple[str, ...] = (), is_one_trace: bool = True, **more: Any
+    ) -> Trace:
         output = folder / f"{len(list(folder.iterdir()))}.jsonl"
         finished = subprocess.run(
             [*OTEL_SYSEXIT, "run", "-o", output, *options, "--", *command],
@@ -361,9 +366,14 @@ def run_traced(tmp_path_factory, environment):
         )
         stderr = finished.stderr.decode()
         assert output.exists(), f"no output; status {finished.returncode}, stderr:\n{stderr}"
-        # What is sampled at changing rates comes in windows.
-        is_one_trace = "--max-rate" not in options
-        found = Trace(finished.returncode, finished.stdout, stderr, read_spans(output), is_run=is_one_trace)
+        is_run = (
+            is_one_trace and "--max-rate" not in options
+        )  # what is sampled at changing rates comes in windows
+        found = Trace(
+            *(finished.returncode, finished.stdout, stderr, read_spans(output)),
+            is_run=is_run,
+            is_flat="flat" in options,
+        )
         trace = _checked(found)
         assert (trace.ledger.dropped, trace.ledger.undelivered, trace.ledger.in_flight) == (0, 0, 0)
         return trace

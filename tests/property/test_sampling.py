@@ -11,7 +11,6 @@ from opentelemetry.sdk.trace._sampling_experimental._trace_state import OtelTrac
 from opentelemetry.sdk.trace._sampling_experimental._util import calculate_threshold
 from opentelemetry.trace import TraceState
 
-from otel_sysexit.config import PROBABILITY_MIN, parse_probability
 from otel_sysexit.sampling import (
     ALL_ARE_HERE,
     WHOLE,
@@ -21,6 +20,7 @@ from otel_sysexit.sampling import (
     threshold_text,
     trace_state,
 )
+from otel_sysexit.settings import PROBABILITY_MIN, parse_probability
 
 THRESHOLDS = st.integers(0, WHOLE - 1)
 

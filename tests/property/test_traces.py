@@ -9,16 +9,11 @@ from hypothesis import strategies as st
 from made_calls import START_UNIX_NS, Made, make_calls, make_process
 
 from otel_sysexit.calls import Calls, Outcome
-from otel_sysexit.identity import Process
-from otel_sysexit.traces import (
-    WINDOW_SECONDS_MAX,
-    WINDOW_SPANS_MAX,
-    Placement,
-    Span,
-    Structure,
-    Tree,
-    Windows,
-)
+from otel_sysexit.flat import Flat
+from otel_sysexit.identity import Image, Process
+from otel_sysexit.traces import Placement, Span, Structure, Totals
+from otel_sysexit.trees import PART_SECONDS_MAX, Tree
+from otel_sysexit.windows import WINDOW_BYTES_MAX, WINDOW_SECONDS_MAX, WINDOW_SPANS_MAX, Windows
 
 SECOND_NS = 10**9
 
@@ -109,7 +104,7 @@ def follow(made: list, told: Told) -> tuple[list[Process], int]:
                     )
                 )
         told.place(make_calls(*rows))
-        told.structure.tick(START_UNIX_NS + now)
+        told.structure.tick(START_UNIX_NS + now, Totals())
         told.spans += told.structure.take_spans()
     return processes, START_UNIX_NS + now
 
@@ -126,7 +121,7 @@ def check_ids(told: Told) -> None:
 @settings(max_examples=30)
 @given(batches)
 def test_windows_keep_their_bounds(made):
-    """A window has a root without a parent, covers its calls, counts them and their errors, and has at most 2,000."""
+    """A window has a root without a parent, covers its calls, counts them, by name, too, and their errors; at most 2,000."""
     told = Told(Windows())
     processes, now = follow(made, told)
     told.finish(processes, now)
@@ -136,6 +131,9 @@ def test_windows_keep_their_bounds(made):
         key: span.attributes["otel_sysexit.window.calls"] for key, span in told.roots.items()
     }
     assert all(count <= WINDOW_SPANS_MAX for count in of_window.values())
+    assert of_window == {
+        key: span.attributes["otel_sysexit.window.call_count.getpid"] for key, span in told.roots.items()
+    }
     assert sum(span.attributes["otel_sysexit.window.errors"] for span in told.spans) == sum(
         (call.start - START_UNIX_NS) % 3 == 0 for call in told.calls
     )
@@ -238,9 +236,9 @@ def test_a_window_stays_open_until_its_time():
     """A tick before 10 s ends nothing; one after does."""
     windows = Windows()
     windows.place(make_calls(Made("getpid")))
-    windows.tick(START_UNIX_NS + WINDOW_SECONDS_MAX * SECOND_NS - 1)
+    windows.tick(START_UNIX_NS + WINDOW_SECONDS_MAX * SECOND_NS - 1, Totals())
     before = windows.take_spans()
-    windows.tick(START_UNIX_NS + WINDOW_SECONDS_MAX * SECOND_NS)
+    windows.tick(START_UNIX_NS + WINDOW_SECONDS_MAX * SECOND_NS, Totals())
 
     assert (before, len(windows.take_spans())) == ([], 1)
 
@@ -254,6 +252,157 @@ def test_a_window_ends_with_its_process():
     assert [span.image for span in windows.take_spans()] == [process.image]
     assert not windows._windows
     assert not windows._previous
+
+
+def test_a_window_ends_with_its_program():
+    """An exec begins a new window: a root tells of one program, and links to that of the program before."""
+    windows, process = Windows(), make_process(7, "sh")
+    windows.place(make_calls(Made("getpid", process=process)))
+    before = process.image
+    process.image = Image(process, "ls")
+    windows.place(make_calls(Made("getuid", process=process)))
+    windows.finish([process], START_UNIX_NS)
+    first, second = windows.take_spans()
+
+    assert [(span.name, span.image) for span in (first, second)] == [("sh", before), ("ls", process.image)]
+    assert [link.span_id for link in second.links] == [first.span_id]
+
+
+def test_a_window_links_to_one_of_the_process_above():
+    """The first window of a child links to its parent's that is open; the parent's own does not."""
+    windows, parent = Windows(), make_process(7)
+    child = make_process(8, parent=parent)
+    windows.place(make_calls(Made("getpid", process=parent)))
+    windows.place(make_calls(Made("getpid", process=child)))
+    windows.finish([], START_UNIX_NS)
+    above, below = windows.take_spans()
+
+    assert above.links == []
+    assert [(link.span_id, link.trace_id, link.attributes) for link in below.links] == [
+        (above.span_id, above.trace_id, {"otel_sysexit.link.type": "parent_window"})
+    ]
+
+
+def test_the_last_window_says_how_its_process_ended():
+    """The exit code stands on the root that the end closes, and on none before."""
+    windows, process = Windows(), make_process(7)
+    windows.place(make_calls(Made("getpid", process=process)))
+    windows.tick(START_UNIX_NS + WINDOW_SECONDS_MAX * SECOND_NS, Totals())
+    windows.place(make_calls(Made("getpid", process=process)))
+    process.exit_code, process.end_unix_ns = 3, START_UNIX_NS + 1
+    windows.end([process])
+    first, last = windows.take_spans()
+
+    assert ("process.exit.code" in first.attributes, first.is_error) == (False, False)
+    assert (last.attributes["process.exit.code"], last.attributes["error.type"], last.is_error) == (
+        3,
+        "3",
+        True,
+    )
+
+
+def test_a_window_of_large_spans_ends_earlier():
+    """Long paths fill a window by their bytes: half a MiB or so."""
+    windows = Windows()
+    long = [Made("openat", (-100, 1, 0, 0), 3, paths=(b"/" + b"x" * 4000,))] * 300
+    windows.place(make_calls(*long))
+    windows.finish([], START_UNIX_NS)
+    counts = [span.attributes["otel_sysexit.window.calls"] for span in windows.take_spans()]
+
+    assert sum(counts) == 300
+    assert all(count * 4000 <= WINDOW_BYTES_MAX for count in counts)
+    assert counts[0] * 4500 > WINDOW_BYTES_MAX * 0.9
+
+
+def test_a_window_says_what_is_not_in_it():
+    """A root says how many calls of all targets were filtered, sampled out and lost while it was open, where there were any."""
+    windows = Windows()
+    windows.tick(START_UNIX_NS, Totals(filtered=5, sampled_out=7))
+    windows.place(make_calls(Made("getpid")))
+    windows.tick(START_UNIX_NS + WINDOW_SECONDS_MAX * SECOND_NS, Totals(filtered=9, sampled_out=7, dropped=1))
+    (root,) = windows.take_spans()
+    told = {key: value for key, value in root.attributes.items() if "call" not in key}
+
+    assert told == {
+        "otel_sysexit.window.errors": 0,
+        "otel_sysexit.window.filtered": 4,
+        "otel_sysexit.window.dropped": 1,
+    }
+
+
+@settings(max_examples=30)
+@given(st.lists(st.sampled_from(THRESHOLDS), max_size=50))
+def test_a_flat_call_is_its_own_trace(thresholds):
+    """Each call is a root in a trace of its own, whose randomness reaches its threshold; nothing else has a span."""
+    told = Told(Flat())
+    told.place(make_calls(*(Made("getpid", threshold=threshold) for threshold in thresholds)))
+    told.finish([], START_UNIX_NS)
+
+    assert len({call.trace_id for call in told.calls}) == len(thresholds)
+    assert all(call.parent == 0 for call in told.calls)
+    assert all(int.from_bytes(call.trace_id[-7:], "big") >= call.threshold << 24 for call in told.calls)
+    check_ids(told)
+
+
+def family(parents: list[int]) -> list[Process]:
+    """Return processes whose parents are among those before them; the first one is the command."""
+    processes = [make_process(1, exit_code=0)]
+    for pid, parent in enumerate(parents, 2):
+        processes.append(make_process(pid, parent=processes[parent % len(processes)]))
+    return processes
+
+
+@settings(max_examples=50)
+@given(
+    st.lists(st.integers(0, 2**16), max_size=6),
+    st.lists(
+        st.tuples(st.lists(st.integers(0, 6), max_size=60), st.integers(0, 50), st.integers(0, 7)),
+        max_size=12,
+    ),
+)
+def test_a_tree_goes_on_in_parts(parents, steps):
+    """Each trace of a tree has one root, linked to the one before, and every parent; none has too many calls, or is too old."""
+    spans_max = 40
+    tree = Tree(spans_max=spans_max)
+    processes = family(parents)
+    tree.set_root(processes[0])
+    told = Told(tree)
+    living, now = list(processes), 0
+    for callers, pause, ending in steps:
+        now += pause * SECOND_NS
+        at_work = [living[caller % len(living)] for caller in callers]
+        told.place(make_calls(*(Made("getpid", start_ns=now, process=process) for process in at_work)))
+        if 0 < ending < len(living):
+            ended = living.pop(ending)
+            ended.end_unix_ns, ended.exit_code = START_UNIX_NS + now, 1
+            tree.end([ended])
+        tree.tick(START_UNIX_NS + now, Totals())
+        told.spans += tree.take_spans()
+    told.finish(living, START_UNIX_NS + now)
+    roots = [span for span in told.spans if span.parent_span_id == 0]
+    ids = {(span.trace_id, span.span_id) for span in told.spans}
+    calls_of = Counter(call.trace_id for call in told.calls)
+
+    assert len({root.trace_id for root in roots}) == len(roots) == len({span.trace_id for span in told.spans})
+    assert all(root.image.process is processes[0] for root in roots)
+    assert [[link.span_id for link in root.links] for root in roots] == [
+        [] if before is None else [before.span_id] for before in [None, *roots][: len(roots)]
+    ]
+    if len(roots) > 1:
+        numbers = [root.attributes["otel_sysexit.trace.part"] for root in roots]
+        assert numbers == [*range(1, len(roots) + 1)]
+    assert ids >= {(call.trace_id, call.parent) for call in told.calls}
+    assert ids >= {(span.trace_id, span.parent_span_id) for span in told.spans if span.parent_span_id}
+    assert all(
+        count <= spans_max for count in (calls_of + Counter(span.trace_id for span in told.spans)).values()
+    )
+    for span in told.spans:
+        assert span.start_unix_ns <= span.end_unix_ns
+    starts: dict[bytes, list[int]] = {}
+    for call in told.calls:
+        starts.setdefault(call.trace_id, []).append(call.start)
+    assert all(max(times) - min(times) < (PART_SECONDS_MAX + 50) * SECOND_NS for times in starts.values())
+    check_ids(told)
 
 
 @settings(max_examples=30)

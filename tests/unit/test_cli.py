@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import otel_sysexit
-from otel_sysexit.config import SETTINGS
+from otel_sysexit.settings import SETTINGS
 
 FAILURE = 125
 USAGE = 2

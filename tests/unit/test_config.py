@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from otel_sysexit.calls import BenignErrors
-from otel_sysexit.config import SETTINGS, Args, Config, Setting, resolve
+from otel_sysexit.config import Config, resolve
 from otel_sysexit.errors import UsageError
 from otel_sysexit.selections import Durations, ErrnoSet, parse_selection
+from otel_sysexit.settings import SETTINGS, Args, Setting
 from otel_sysexit.syscalls import Abi
 from otel_sysexit.targets import Selectors
 
@@ -79,6 +80,8 @@ SAMPLES: dict[str, tuple[Sample, Sample, str]] = {
     "command_args": (Sample("true", True), Sample("false", False), "y"),
     "string_limit": (Sample("128", 128), Sample("4096", 4096), "127"),
     "benign_errors": (Sample("EIO", [5]), Sample("EPERM,ENOENT", [1, 2]), "EWHAT"),
+    "trace_structure": (Sample("flat", "flat"), Sample("Window", "window"), "star"),
+    "spans_per_trace": (Sample("100", 100), Sample("1000000", 1_000_000), "99"),
     "stuck_after_ns": (Sample("30s", 30 * 10**9), Sample("0s", 0), "30"),
     "ring_bytes": (Sample("4KiB", 4096), Sample("1MiB", 1 << 20), "5000"),
     "flush_timeout_ns": (Sample("1m", 60 * 10**9), Sample("0s", 0), "never"),
@@ -114,6 +117,8 @@ DEFAULTS = {
     "command_args": False,
     "string_limit": 256,
     "benign_errors": [4, 11, 114, 115],
+    "trace_structure": "window",
+    "spans_per_trace": 10_000,
     "stuck_after_ns": 0,
     "ring_bytes": 16 << 20,
     "flush_timeout_ns": 5 * 10**9,
@@ -139,7 +144,7 @@ def resolve_from(setting: Setting, given: dict[str, str], *, is_wrong: bool = Fa
     if setting.flag in given:
         text = given[setting.flag]
         options[setting.name] = True if not setting.metavar else text.split(",") if setting.is_list else text
-    command = setting.commands[-1]  # attach has them all
+    command = setting.commands[-1]  # attach has nearly all
     other_half = {"client_key": "client_certificate", "client_certificate": "client_key"}
     if setting.name in other_half and not is_wrong:
         options[other_half[setting.name]] = FILES[0]
@@ -202,7 +207,7 @@ def test_a_variable_of_ours_is_named_as_its_option(setting):
 @each_setting
 def test_without_anything_the_default_holds(setting):
     """An empty environment and no option give the documented default."""
-    assert seen(resolve("attach", {}, {}), setting.name) == DEFAULTS[setting.name]
+    assert seen(resolve(setting.commands[-1], {}, {}), setting.name) == DEFAULTS[setting.name]
 
 
 @each_setting

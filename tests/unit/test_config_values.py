@@ -4,9 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from otel_sysexit import config
-from otel_sysexit.config import SETTINGS, resolve
+from otel_sysexit import settings
+from otel_sysexit.config import resolve
 from otel_sysexit.errors import UsageError
+from otel_sysexit.settings import SETTINGS
 
 
 @pytest.mark.parametrize(
@@ -15,7 +16,7 @@ from otel_sysexit.errors import UsageError
 )
 def test_ring_sizes(text, expected):
     """Bytes, or powers of 1024."""
-    assert config.parse_ring_bytes(text) == expected
+    assert settings.parse_ring_bytes(text) == expected
 
 
 @pytest.mark.parametrize(
@@ -24,7 +25,7 @@ def test_ring_sizes(text, expected):
 def test_what_is_no_ring_size_is_refused(text):
     """The kernel wants powers of two of whole pages."""
     with pytest.raises(ValueError):
-        config.parse_ring_bytes(text)
+        settings.parse_ring_bytes(text)
 
 
 @pytest.mark.parametrize(
@@ -33,7 +34,7 @@ def test_what_is_no_ring_size_is_refused(text):
 )
 def test_probabilities(text, expected):
     """A fraction or a decimal number, above 0 and up to 1."""
-    assert config.parse_probability(text) == expected
+    assert settings.parse_probability(text) == expected
 
 
 @pytest.mark.parametrize(
@@ -62,14 +63,14 @@ def test_probabilities(text, expected):
 def test_what_is_no_probability_is_refused(text):
     """A rate of 0, above 1, or that is no number."""
     with pytest.raises(ValueError, match=r"is no rate above 0 and up to 1: write 1/100 or 0.01"):
-        config.parse_probability(text)
+        settings.parse_probability(text)
 
 
 @pytest.mark.parametrize("text", ["1/4294967297", "1e-10", "1e-400", f"0.{'0' * 100}1"])
 def test_a_probability_that_keeps_nothing_is_refused(text):
     """The kernel's random numbers have 32 bits: what is rarer than one in 2^32 would never be kept."""
     with pytest.raises(ValueError, match="too small a rate: at least 1/4294967296"):
-        config.parse_probability(text)
+        settings.parse_probability(text)
 
 
 # By setting: all sorts of values that it cannot have.

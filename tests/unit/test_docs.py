@@ -14,8 +14,9 @@ from opentelemetry.semconv.schemas import Schemas
 import otel_sysexit
 from otel_sysexit import attributes
 from otel_sysexit.attributes import ATTRIBUTES, EVENTS
-from otel_sysexit.config import SETTINGS, resolve
+from otel_sysexit.config import resolve
 from otel_sysexit.selections import Durations
+from otel_sysexit.settings import SETTINGS
 
 PACKAGE = Path(otel_sysexit.__file__).parent
 DOCS = PACKAGE.parent / "docs"

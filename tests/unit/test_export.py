@@ -15,7 +15,7 @@ from otel_sysexit.otlp.export import QUEUE_CALLS_MAX, QUEUE_LOG_RECORDS_MAX, Bat
 from otel_sysexit.otlp.request import Request, Signal
 from otel_sysexit.otlp.spans import SpanEncoder
 from otel_sysexit.otlp.transport import Answer
-from otel_sysexit.traces import Tree
+from otel_sysexit.trees import Tree
 
 DELIVERED = Answer(is_delivered=True)
 REFUSED = Answer(is_delivered=False, reason="HTTP 400")

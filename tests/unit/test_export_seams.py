@@ -29,7 +29,7 @@ from otel_sysexit.otlp.spans import SpanEncoder
 from otel_sysexit.otlp.transport import Transport, make_transport
 from otel_sysexit.stuck import CallInFlight
 from otel_sysexit.syscalls import Kinds
-from otel_sysexit.traces import Tree
+from otel_sysexit.trees import Tree
 
 PROTOCOLS = ("grpc", "http/protobuf")
 both = pytest.mark.parametrize("protocol", PROTOCOLS)

@@ -20,7 +20,8 @@ from otel_sysexit.otlp.request import Request
 from otel_sysexit.otlp.spans import SpanEncoder
 from otel_sysexit.stuck import CallInFlight
 from otel_sysexit.syscalls import Kinds
-from otel_sysexit.traces import Tree, Windows
+from otel_sysexit.trees import Tree
+from otel_sysexit.windows import Windows
 
 LINE_LIMIT = 1 << 20  # what the Collector's file receiver reads by default
 MADE = [

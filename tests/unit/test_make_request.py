@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from otel_sysexit.cli import make_request
-from otel_sysexit.config import SETTINGS, resolve
+from otel_sysexit.config import resolve
 from otel_sysexit.kernel.request import Request
 from otel_sysexit.sampling import threshold_of
+from otel_sysexit.settings import SETTINGS
 from otel_sysexit.syscalls import NUMBERS, Abi, number_of
 from otel_sysexit.targets import Targets
 

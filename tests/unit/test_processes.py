@@ -19,7 +19,7 @@ from otel_sysexit.identity import Process
 from otel_sysexit.otlp.spans import SpanEncoder
 from otel_sysexit.processes import Processes, read_start_boot_ns
 from otel_sysexit.strings import ExecStrings
-from otel_sysexit.traces import Windows
+from otel_sysexit.windows import Windows
 
 DEADLINE_S = 20
 

@@ -30,6 +30,9 @@ METHODS = {"traces": ("trace", "Trace"), "logs": ("logs", "Logs"), "metrics": ("
 
 both = pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
 
+# Clients of one address share its connection otherwise, and how long it waits after a failure.
+_OWN_CONNECTION = [("grpc.use_local_subchannel_pool", 1)]
+
 
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
@@ -57,7 +60,7 @@ class Grpc:
     def __init__(self, receiver: Receiver, credentials: Certificates | None = None, identify: bool = False):
         target = receiver.endpoint.partition("//")[2]
         if credentials is None:
-            self._channel = grpc.insecure_channel(target)
+            self._channel = grpc.insecure_channel(target, _OWN_CONNECTION)
         else:
             self._channel = grpc.secure_channel(
                 target,
@@ -66,6 +69,7 @@ class Grpc:
                     credentials.client_key.read_bytes() if identify else None,
                     credentials.client.read_bytes() if identify else None,
                 ),
+                _OWN_CONNECTION,
             )
 
     def send(self, message=None, signal="traces", headers=(), compress=False, patience=PATIENCE):

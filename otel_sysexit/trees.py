@@ -1,0 +1,250 @@
+"""
+The traces of a command that is run: the command is the root, each process hangs below its parent's, each call below its process's.
+
+A span can be sent only when it ends, and back ends refuse or cut very large traces. So a tree goes on in another trace, its next
+part, when it has very many spans or gets old. In each part, a process that has spans there has one of its own, which covers what of its life
+lies in that part; the root of a part is linked to the one before.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Final
+from weakref import WeakSet
+
+import numpy as np
+
+from otel_sysexit import attributes
+from otel_sysexit.calls import Calls
+from otel_sysexit.identity import Process
+from otel_sysexit.sampling import make_trace_id
+from otel_sysexit.traces import Ids, Link, Placement, Span, Totals, error_type, state_beside
+
+TREE_SPANS_MAX: Final = 10_000
+PART_SECONDS_MAX: Final = 60
+
+
+@dataclass(slots=True)
+class _Part:
+    """One trace of a tree."""
+
+    number: int
+    trace_id: bytes
+    start_unix_ns: int
+    """0: that of its processes."""
+    links: list[Link]
+    opened_unix_ns: int | None = None
+    """As the first tick says."""
+    span_ids: dict[Process, int] = field(default_factory=dict)
+    starts_unix_ns: dict[Process, int] = field(default_factory=dict)
+    """Of the earliest call of a process or one below it: it may have begun before the part did."""
+    told: set[Process] = field(default_factory=set)
+    is_continued: bool = False
+    calls: int = 0
+    end_unix_ns: int = 0
+    """Of its latest call."""
+
+
+class Tree:
+    """A trace, and further ones where it becomes too large or too old."""
+
+    def __init__(self, threshold: int = 0, spans_max: int = TREE_SPANS_MAX) -> None:
+        """
+        Begin.
+
+        Args:
+            threshold: The highest at which calls are sampled (call records; those always kept have 0).
+            spans_max: Of a trace, calls and processes; more than there are processes at work at once.
+        """
+        self._ids = Ids()
+        self._threshold = threshold
+        self._spans_max = spans_max
+        self._trace_state = state_beside(threshold)
+        self._root: Process | None = None
+        # Processes whose end was told: in later parts, what they left behind hangs below who is above them.
+        self._over: WeakSet[Process] = WeakSet()
+        self._spans: list[Span] = []
+        self._part = self._open(1, 0, [])
+
+    @property
+    def trace_id(self) -> bytes:
+        """Of the part that is open."""
+        return self._part.trace_id
+
+    def _open(self, number: int, start_unix_ns: int, links: list[Link]) -> _Part:
+        return _Part(number, make_trace_id(self._threshold), start_unix_ns, links)
+
+    def set_root(self, process: Process) -> None:
+        """Name the process of the command."""
+        self._root = process
+
+    def place(self, calls: Calls) -> Placement:
+        """Give each call its process's span as the parent, in the part that has room."""
+        processes: dict[Process, int] = {}
+        of_thread = np.array(
+            [processes.setdefault(thread.process, len(processes)) for thread in calls.threads], np.uint32
+        )
+        process = of_thread[calls.thread] if len(calls) else np.empty(0, np.uint32)
+        members = list(processes)
+        context = np.empty(len(calls), np.uint32)
+        trace_ids: list[bytes] = []
+        parents: list[int] = []
+        first = 0
+        while first < len(calls):
+            rows = slice(first, first + max(self._room(), 0))
+            newcomers = self._newcomers(members[index] for index in np.unique(process[rows]).tolist())
+            rows = slice(first, rows.stop - len(newcomers))
+            if rows.stop <= first:
+                if self._part.calls:
+                    self._close_part()
+                    continue
+                rows = slice(first, first + 1)  # so many processes that one more call does not matter
+            found, which = np.unique(process[rows], return_inverse=True)
+            context[rows] = which + len(parents)
+            parents += [self._span_id(members[index]) for index in found.tolist()]
+            trace_ids += [self._part.trace_id] * len(found)
+            starts = calls.start_unix_ns[rows]
+            firsts = np.full(len(found), 2**64 - 1, np.uint64)
+            np.minimum.at(firsts, which, starts)
+            for index, start in zip(found.tolist(), firsts.tolist(), strict=True):
+                self._note_start(members[index], start)
+            self._part.calls += len(which)
+            self._part.end_unix_ns = max(
+                self._part.end_unix_ns, int((starts + calls.duration_ns[rows]).max())
+            )
+            first = rows.stop
+        return Placement(
+            span_id=self._ids.span_ids(len(calls)),
+            context=context,
+            trace_id=np.frombuffer(b"".join(trace_ids), np.uint8).reshape(-1, 16),
+            parent_span_id=np.array(parents, np.uint64),
+        )
+
+    def _room(self) -> int:
+        """Return how many more spans fit into the part."""
+        return self._spans_max - self._part.calls - len(self._part.span_ids)
+
+    def _above(self, process: Process) -> Process | None:
+        """Return whose span the process hangs below: its parent's or, where that one is over, that of who is above it."""
+        if process is self._root:
+            return None
+        above = process.parent
+        while above is not None and above in self._over and above not in self._part.span_ids:
+            above = above.parent
+        return above or self._root
+
+    def _newcomers(self, processes: Iterable[Process]) -> set[Process]:
+        """Return those of *processes*, and above them, that have no span in this part yet."""
+        found: set[Process] = set()
+        for process in processes:
+            next_one: Process | None = process
+            while next_one is not None and next_one not in self._part.span_ids and next_one not in found:
+                found.add(next_one)
+                next_one = self._above(next_one)
+        return found
+
+    def _span_id(self, process: Process) -> int:
+        """Return the id of the process's span in this part; it and those above it have one from now on."""
+        for newcomer in self._newcomers([process]):
+            self._part.span_ids[newcomer] = self._ids.span_id()
+        return self._part.span_ids[process]
+
+    def _note_start(self, process: Process, start_unix_ns: int) -> None:
+        """Let the spans of the process and those above it begin no later than its call."""
+        starts = self._part.starts_unix_ns
+        above: Process | None = process
+        while above is not None and starts.get(above, start_unix_ns + 1) > start_unix_ns:
+            starts[above] = start_unix_ns
+            above = self._above(above)
+
+    def _parent_span_id(self, process: Process) -> int:
+        above = self._above(process)
+        return self._span_id(above) if above is not None else 0
+
+    def end(self, processes: Iterable[Process]) -> None:
+        """Make the spans of *processes*."""
+        for process in processes:
+            if process in self._over or process.end_unix_ns is None:  # told when a part ended after it
+                continue
+            if self._room() <= 0 and process not in self._part.span_ids:
+                self._close_part()
+            self._tell(process, process.end_unix_ns)
+
+    def tick(self, now_unix_ns: int, totals: Totals) -> None:  # noqa: ARG002 (other structures need it)
+        """Go on in another part when this one is old."""
+        part = self._part
+        if part.opened_unix_ns is None or not (part.calls or part.told):
+            part.opened_unix_ns = now_unix_ns
+        elif now_unix_ns - part.opened_unix_ns >= PART_SECONDS_MAX * 1_000_000_000:
+            part.end_unix_ns = max(part.end_unix_ns, now_unix_ns)
+            self._close_part()
+
+    def finish(self, living: Iterable[Process], now_unix_ns: int) -> None:
+        """End the spans of *living* processes now, without an exit code, and what else is left of the part."""
+        for process in living:
+            self._tell(process, now_unix_ns)
+        self._tell_rest(now_unix_ns)
+
+    def _close_part(self) -> None:
+        """End the part, and open the next one."""
+        part = self._part
+        part.is_continued = True
+        self._tell_rest(part.end_unix_ns)
+        links = []
+        if self._root is not None:
+            noted = {attributes.LINK_TYPE: "previous_part"}
+            links = [Link(part.trace_id, self._span_id(self._root), noted, self._trace_state)]
+        self._part = self._open(part.number + 1, part.end_unix_ns, links)
+
+    def _tell_rest(self, end_unix_ns: int) -> None:
+        """Make the spans of all processes of the part that have none there yet; the root's is the last."""
+        part = self._part
+        for process in [process for process in part.span_ids if process is not self._root]:
+            self._tell(process, end_unix_ns)
+        if self._root is not None and part.span_ids:
+            self._tell(self._root, end_unix_ns)
+
+    def _tell(self, process: Process, end_unix_ns: int) -> None:
+        """Make the span of *process* in this part."""
+        part = self._part
+        if process in part.told:
+            return
+        part.told.add(process)
+        if process.image is None:  # nothing is known of it, and no call named it
+            return
+        is_root = process is self._root
+        is_over = process.end_unix_ns is not None and process.end_unix_ns <= end_unix_ns
+        if is_over:
+            self._over.add(process)
+            end_unix_ns = process.end_unix_ns or end_unix_ns
+        noted: dict[str, str | int] = {}
+        error = error_type(process) if is_over else None
+        if is_over and process.exit_code is not None:
+            noted[attributes.PROCESS_EXIT_CODE] = process.exit_code
+        if error is not None:
+            noted[attributes.ERROR_TYPE] = error
+        if is_root and (part.links or part.is_continued):
+            noted[attributes.TRACE_PART] = part.number
+        self._spans.append(
+            Span(
+                name=process.name,
+                trace_id=part.trace_id,
+                span_id=self._span_id(process),
+                parent_span_id=self._parent_span_id(process),
+                start_unix_ns=min(
+                    max(process.begin_unix_ns, part.start_unix_ns),
+                    part.starts_unix_ns.get(process, end_unix_ns),
+                    end_unix_ns,
+                ),
+                end_unix_ns=end_unix_ns,
+                image=process.image,
+                attributes=noted,
+                links=part.links if is_root else (),
+                is_error=error is not None,
+                trace_state=self._trace_state,
+            )
+        )
+
+    def take_spans(self) -> list[Span]:
+        """Return the process spans made since the last time."""
+        spans, self._spans = self._spans, []
+        return spans
