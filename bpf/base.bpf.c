@@ -27,6 +27,7 @@
  *   PENDING_PLACES, PENDING_OTHERS   see slots.bpf.c
  *   SELECT_*, EXCLUDE_*, EXE_GLOBS, EXE_GLOBS_EXCLUDED, NO_FOLLOW, OWN_TGID   see selection.bpf.c
  *   HAVE_TASK_BTF                bpf_get_current_task_btf() and bpf_task_pt_regs() exist (since 5.15)
+ *   CGROUPS                      say in which cgroup a process is, of the hierarchy of CGROUP_SUBSYSTEM
  *   PERF_EVENTS                  perf calls the programs of calls, execs and ends; needs HAVE_TASK_BTF
  *   <STRUCT>_<MEMBER>            offsets from BTF: see otel_sysexit/kernel/loader.py
  */

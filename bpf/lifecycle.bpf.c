@@ -3,9 +3,12 @@
  * Threads come and go: slots follow them, and the agent is told who they are.
  */
 
+#define UPID_SIZE 16	/* struct upid: the number, then a pointer to its namespace */
+
 static __always_inline void read_process(struct task_record *record, u64 task)
 {
-	u64 leader = 0, parent = 0;
+	u64 leader = 0, parent = 0, credentials = 0, pid = 0;
+	u32 level = 0;
 
 	READ(record->tgid, task, TASK_STRUCT_TGID);
 	READ(record->tid, task, TASK_STRUCT_PID);
@@ -14,6 +17,15 @@ static __always_inline void read_process(struct task_record *record, u64 task)
 	READ(parent, leader, TASK_STRUCT_REAL_PARENT);
 	READ(record->parent_tgid, parent, TASK_STRUCT_TGID);
 	READ(record->comm, task, TASK_STRUCT_COMM);
+	READ(credentials, task, TASK_STRUCT_CRED);
+	READ(record->uid, credentials, CRED_UID);
+	READ(record->euid, credentials, CRED_EUID);
+	READ(pid, leader, TASK_STRUCT_THREAD_PID);
+	READ(level, pid, PID_LEVEL);
+	READ(record->vpid, pid, PID_NUMBERS + UPID_SIZE * (u64)level);
+#ifdef CGROUPS
+	record->cgroup = cgroup_id(cgroup_of(task));
+#endif
 }
 
 /* Every byte is zero or set. A full ring is counted. */
@@ -28,7 +40,6 @@ static __always_inline struct task_record *reserve_task(u8 kind, u64 task)
 	__builtin_memset(record, 0, sizeof(*record));
 	record->time_ns = bpf_ktime_get_boot_ns();
 	record->kind = kind;
-	record->uid = (u32)bpf_get_current_uid_gid();
 	read_process(record, task);
 	record->previous_tid = record->tid;
 	return record;

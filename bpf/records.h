@@ -12,7 +12,7 @@
 
 #include <linux/types.h>
 
-#define RECORDS_VERSION 2
+#define RECORDS_VERSION 3
 
 /*
  * Longer strings are cut; set at compile time (--string-limit). One byte more is
@@ -147,6 +147,7 @@ enum task_kind {
  *  16  tgid       20  tid          24  parent_tgid   28  previous_tid
  *  32  uid        36  wait_status  40  string_seq    44  string_cpu
  *  46  kind       47  is_last      48  comm[16]
+ *  64  cgroup     72  euid         76  vpid
  */
 struct task_record {
 	__u64 time_ns;		/* CLOCK_BOOTTIME */
@@ -155,13 +156,16 @@ struct task_record {
 	__u32 tid;
 	__u32 parent_tgid;
 	__u32 previous_tid;	/* start: the creating thread; exec: the tid before; else tid */
-	__u32 uid;
+	__u32 uid;		/* real user id */
 	__s32 wait_status;	/* end: as wait(2) gives it for the process */
 	__u32 string_seq;	/* exec: names the file and argv[0]; else 0 */
 	__u16 string_cpu;
 	__u8 kind;
 	__u8 is_last;
 	char comm[16];
+	__u64 cgroup;		/* inode number of its cgroup's directory; 0: not asked for */
+	__u32 euid;		/* effective user id */
+	__u32 vpid;		/* of the process, in its own pid namespace */
 };
 
 /*
@@ -277,7 +281,7 @@ struct rate {
 
 _Static_assert(sizeof(struct call_record) == 112, "call_record has no holes");
 _Static_assert(sizeof(struct string_record) == 24 + STRING_SIZE, "string_record has no holes");
-_Static_assert(sizeof(struct task_record) == 64, "task_record has no holes");
+_Static_assert(sizeof(struct task_record) == 80, "task_record has no holes");
 _Static_assert(sizeof(struct slot) == 48, "slot has no holes");
 _Static_assert(sizeof(struct place) == 64, "a place fills a cache line");
 _Static_assert(sizeof(struct selector_key) == 24, "selector_key has no holes");

@@ -86,6 +86,35 @@ static __always_inline bool has_listed_uid(struct candidate *who, u64 kind)
 
 #endif
 
+#if defined(CGROUPS) || defined(SELECT_CGROUP) || defined(EXCLUDE_CGROUP)
+
+/* The struct cgroup that a task is in. */
+static __always_inline u64 cgroup_of(u64 task)
+{
+	u64 set = 0, cgroup = 0;
+
+	READ(set, task, TASK_STRUCT_CGROUPS);
+#ifdef CGROUP_SUBSYSTEM
+	READ(cgroup, set, CSS_SET_SUBSYS + 8 * CGROUP_SUBSYSTEM);
+	READ(cgroup, cgroup, CGROUP_SUBSYS_STATE_CGROUP);
+#else
+	READ(cgroup, set, CSS_SET_DFL_CGRP);
+#endif
+	return cgroup;
+}
+
+/* Inode number of its directory. */
+static __always_inline u64 cgroup_id(u64 cgroup)
+{
+	u64 node = 0, id = 0;
+
+	READ(node, cgroup, CGROUP_KN);
+	READ(id, node, KERNFS_NODE_ID);
+	return id;
+}
+
+#endif
+
 #if defined(SELECT_CGROUP) || defined(EXCLUDE_CGROUP)
 
 #define CGROUP_LEVELS_MAX 32
@@ -93,21 +122,12 @@ static __always_inline bool has_listed_uid(struct candidate *who, u64 kind)
 /* By its cgroup or any above it. */
 static __always_inline bool has_listed_cgroup(struct candidate *who, u64 kind)
 {
-	u64 set = 0, cgroup = 0, state = 0, node, id;
+	u64 cgroup = cgroup_of(who->task), state;
 	int i;
 
-	READ(set, who->task, TASK_STRUCT_CGROUPS);
-#ifdef CGROUP_SUBSYSTEM
-	READ(state, set, CSS_SET_SUBSYS + 8 * CGROUP_SUBSYSTEM);
-	READ(cgroup, state, CGROUP_SUBSYS_STATE_CGROUP);
-#else
-	READ(cgroup, set, CSS_SET_DFL_CGRP);
-#endif
 	for (i = 0; i < CGROUP_LEVELS_MAX; i++) {
-		node = id = state = 0;
-		READ(node, cgroup, CGROUP_KN);
-		READ(id, node, KERNFS_NODE_ID);
-		if (is_listed(kind, id))
+		state = 0;
+		if (is_listed(kind, cgroup_id(cgroup)))
 			return true;
 		READ(state, cgroup, CGROUP_SELF + CGROUP_SUBSYS_STATE_PARENT);
 		if (!state)

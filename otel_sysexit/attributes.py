@@ -40,6 +40,10 @@ PROCESS_EXECUTABLE_NAME: Final = "process.executable.name"
 PROCESS_EXECUTABLE_PATH: Final = "process.executable.path"
 PROCESS_COMMAND: Final = "process.command"
 PROCESS_OWNER: Final = "process.owner"
+PROCESS_USER_ID: Final = "process.user.id"
+PROCESS_REAL_USER_ID: Final = "process.real_user.id"
+PROCESS_VPID: Final = "process.vpid"
+SERVICE_INSTANCE_ID: Final = "service.instance.id"
 PROCESS_EXIT_CODE: Final = "process.exit.code"
 HOST_NAME: Final = "host.name"
 HOST_ARCH: Final = "host.arch"
@@ -90,7 +94,11 @@ ATTRIBUTES: Final = (
     Attribute(PROCESS_EXECUTABLE_PATH, "string", "resource", "Absolute path of that file, where known."),
     Attribute(PROCESS_COMMAND, "string", "resource", "argv[0]."),
     Attribute(PROCESS_COMMAND_ARGS, "string[]", "resource", "argv, with --command-args only; `...` stands at the end of what was cut off."),
-    Attribute(PROCESS_OWNER, "string", "resource", "User name; the number as text where it has none."),
+    Attribute(PROCESS_OWNER, "string", "resource", "Name of the effective user; the number as text where it has none."),
+    Attribute(PROCESS_USER_ID, "int", "resource", "Effective user id."),
+    Attribute(PROCESS_REAL_USER_ID, "int", "resource", "Real user id, where it is another one (set-user-id programs)."),
+    Attribute(PROCESS_VPID, "int", "resource", "Thread group id in the process's own pid namespace, where it is another one."),
+    Attribute(SERVICE_INSTANCE_ID, "string", "resource", "UUID (version 5, in the namespace that the conventions give) of `host.id:boot id:pid:start in clock ticks`; the process's own OTEL_RESOURCE_ATTRIBUTES may say another."),
     Attribute(HOST_NAME, "string", "resource", "As uname(2) gives it."),
     Attribute(HOST_ID, "string", "resource", "From /etc/machine-id."),
     Attribute(HOST_ARCH, "string", "resource", "amd64 or arm64."),

@@ -103,6 +103,18 @@ def read_mounts(proc: Path = PROC) -> list[Mount]:
     return sorted(mounts, key=lambda mount: (mount.controllers != "", len(mount.root)))
 
 
+def main_hierarchy(mounts: Iterable[Mount]) -> str | None:
+    """
+    Return the controllers of the hierarchy that tells containers and services apart; None: there are no cgroups.
+
+    Where v1 hierarchies with controllers are mounted, runtimes use these, whether or not v2 is mounted, too (hybrid).
+    """
+    controllers = [mount.controllers for mount in mounts]
+    v1 = [one for one in controllers if one]
+    best = [one for one in v1 if not {"memory", "pids"}.isdisjoint(one.split(","))]
+    return next(iter([*best, *v1, *controllers]), None)
+
+
 def _unescape(field: str) -> str:
     r"""Undo what mountinfo writes for blanks and backslashes: `\040` (proc(5))."""
     return re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), field)

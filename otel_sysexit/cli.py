@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from otel_sysexit import __version__, targets
+from otel_sysexit.cgroups import main_hierarchy, read_mounts, subsystem
 from otel_sysexit.config import Config, resolve
 from otel_sysexit.kernel.capture import Loader
 from otel_sysexit.kernel.request import Request, Selection, Thresholds
@@ -124,9 +125,18 @@ def make_request(config: Config, chosen: Targets) -> Request:
         kept_errnos=_kept_errnos(config) if config.keep_errors else None,
         keep_slow=_thresholds(config.keep_slow, none_ns=_NEVER_NS),
         selection=Selection(chosen.cflags(), chosen.selection_keys(), chosen.exe_globs()),
+        cgroup_subsystem=_cgroup_subsystem(chosen),
         own_tgid=os.getpid(),
         bcc_python=config.bcc_python,
     )
+
+
+def _cgroup_subsystem(chosen: Targets) -> str | None:
+    """Return by what the hierarchy is reached that cgroups are told of: where some were named, theirs."""
+    controllers = chosen.controllers
+    if controllers is None:
+        controllers = main_hierarchy(read_mounts())
+    return controllers and subsystem(controllers)
 
 
 def _thresholds(durations: Durations | None, none_ns: int) -> Thresholds | None:

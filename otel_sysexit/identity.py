@@ -18,6 +18,10 @@ class Process:
     parent_pid: int | None = None
     parent: "Process | None" = None
     """The traced process that started it; None if that one is not traced."""
+    start_ticks: int = 0
+    """The same on the boot clock in hundredths of a second, as /proc has it: it does not change with the wall clock."""
+    vpid: int | None = None
+    """Thread group id in its own pid namespace."""
     image: "Image | None" = None
     """The program it runs now, or ran last."""
     begin_unix_ns: int = 0
@@ -53,6 +57,9 @@ class Image:
     """argv, where it was asked for."""
     owner: str | None = None
     """Name of the user it runs as; the number as text if there is no name."""
+    user_id: int | None = None
+    """Effective user id: of the user it runs as."""
+    real_user_id: int | None = None
     service_name: str | None = None
     """As its own environment says (OTEL_SERVICE_NAME, OTEL_RESOURCE_ATTRIBUTES)."""
     environment_attributes: dict[str, str] = field(default_factory=dict)

@@ -8,6 +8,7 @@ to, as they were when the call ended; and the processes that ended. What the ker
 
 import os
 import pwd
+import re
 import sys
 import time
 from collections import deque
@@ -25,7 +26,7 @@ from otel_sysexit.calls import Calls
 from otel_sysexit.environment import parse_resource_attributes
 from otel_sysexit.identity import Image, Process, Thread
 from otel_sysexit.kernel.records import TaskKind
-from otel_sysexit.procfs import is_running
+from otel_sysexit.procfs import is_running, read
 from otel_sysexit.strings import ExecStrings
 
 UNKNOWN: Final = "unknown"
@@ -88,6 +89,18 @@ def _since(entries: list[tuple[int, _Entry]], time_ns: int) -> list[tuple[int, _
     return entries[first:]
 
 
+class Users(NamedTuple):
+    """As whom a program runs."""
+
+    effective: int
+    real: int
+
+    @classmethod
+    def of(cls, task: Any) -> "Users":
+        """Return what a record (dtype TASK) says."""
+        return cls(int(task["euid"]), int(task["uid"]))
+
+
 class _Dying(NamedTuple):
     """A process that ended, told when the ring of calls was read up to *position*."""
 
@@ -135,16 +148,27 @@ class Processes:
             psutil.NoSuchProcess: it is gone.
         """
         found = psutil.Process(pid)
-        process = Process(pid, (read_start_boot_ns(pid) or 0) + self._boot_to_unix_ns, found.ppid())
-        uid, threads = found.uids().real, found.threads()
+        process = self._make_process(pid, read_start_boot_ns(pid) or 0, found.ppid(), read_vpid(pid))
+        users, threads = found.uids(), found.threads()
         timeline = self._timelines[pid] = (
             _Timeline()
         )  # complete from the beginning: the process may be gone now
-        self._add_image(timeline, process, 0, None, uid)
+        self._add_image(timeline, process, 0, None, Users(users.effective, users.real))
         for thread in threads:
             timeline.names[thread.id] = [(0, _read_comm(pid, thread.id))]
             timeline.threads.add(thread.id)
         return process
+
+    def _make_process(
+        self, pid: int, start_boot_ns: int, parent_pid: int | None, vpid: int | None
+    ) -> Process:
+        return Process(
+            pid,
+            start_boot_ns + self._boot_to_unix_ns,
+            parent_pid,
+            start_ticks=start_boot_ns // _START_TICK_NS,
+            vpid=vpid,
+        )
 
     def add_thread(self, pid: int, tid: int) -> None:
         """Take up a running thread of a process that is known."""
@@ -188,13 +212,13 @@ class Processes:
         pid, parent_pid = int(task["tgid"]), int(task["parent_tgid"])
         parent_timeline = self._timelines.get(parent_pid)
         parent_image = parent_timeline.image_at(time_ns) if parent_timeline else None
-        process = Process(pid, int(task["start_ns"]) + self._boot_to_unix_ns, parent_pid)
+        process = self._make_process(pid, int(task["start_ns"]), parent_pid, int(task["vpid"]))
         timeline = self._timelines.get(pid)
         if timeline is None:
             timeline = self._timelines[pid] = _Timeline()
         timeline.threads = set()  # not emptied: another process of this pid may be dying still
         if parent_image is None:
-            self._add_image(timeline, process, time_ns, None, int(task["uid"]))
+            self._add_image(timeline, process, time_ns, None, Users.of(task))
         else:
             process.parent = parent_image.process
             process.image = replace(parent_image, process=process)
@@ -207,10 +231,13 @@ class Processes:
         since = int(task["time_ns"])
         if process is self._launched:  # what it ran before was our own code
             self._launched = None
-            process.start_unix_ns = int(task["start_ns"]) + self._boot_to_unix_ns
+            start_boot_ns = int(task["start_ns"])
+            process.start_unix_ns = start_boot_ns + self._boot_to_unix_ns
+            process.start_ticks = start_boot_ns // _START_TICK_NS
+            process.vpid = int(task["vpid"])
             timeline.images.clear()
             since = 0
-        self._add_image(timeline, process, since, strings, int(task["uid"]))
+        self._add_image(timeline, process, since, strings, Users.of(task))
 
     def _end(self, timeline: _Timeline, task: Any, produced: int) -> None:
         """
@@ -244,10 +271,10 @@ class Processes:
         return process
 
     def _add_image(
-        self, timeline: _Timeline, process: Process, since: int, strings: ExecStrings | None, uid: int
+        self, timeline: _Timeline, process: Process, since: int, strings: ExecStrings | None, users: Users
     ) -> None:
         start_boot_ns = process.start_unix_ns - self._boot_to_unix_ns
-        process.image = _make_image(process, start_boot_ns, strings, uid)
+        process.image = _make_image(process, start_boot_ns, strings, users)
         if strings is None and self._has_command_args and process.image is not None:
             process.image.command_args = _read_command_args(process.pid)
         timeline.images.append((since, process.image))
@@ -337,7 +364,7 @@ class Processes:
         ]
 
 
-def _make_image(process: Process, start_boot_ns: int, strings: ExecStrings | None, uid: int) -> Image:
+def _make_image(process: Process, start_boot_ns: int, strings: ExecStrings | None, users: Users) -> Image:
     """Describe the program that *process* runs: what its exec said, completed from /proc while it lives."""
     strings = strings or ExecStrings()
     path, command = strings.path(), strings.command
@@ -364,7 +391,9 @@ def _make_image(process: Process, start_boot_ns: int, strings: ExecStrings | Non
         executable_name=strings.executable or PurePosixPath(path or strings.filename).name or UNKNOWN,
         executable_path=path,
         command=command or None,
-        owner=_user_name(uid),
+        owner=_user_name(users.effective),
+        user_id=users.effective,
+        real_user_id=users.real,
         command_args=strings.args,
     )
     if environment is not None:
@@ -401,6 +430,12 @@ def read_start_boot_ns(pid: int) -> int | None:
     except OSError:
         return None
     return int(stat[stat.rindex(b")") + 2 :].split()[19]) * _START_TICK_NS
+
+
+def read_vpid(pid: int) -> int | None:
+    """Return the id of *pid* in its own pid namespace (proc(5), status: NSpid); None: there is no such process."""
+    found = re.search(rb"^NSpid:.*?(\d+)$", read(f"/proc/{pid}/status") or b"", re.MULTILINE)
+    return int(found[1]) if found else None
 
 
 @lru_cache(maxsize=1024)

@@ -18,7 +18,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
-from otel_sysexit.cgroups import Cgroup, Containers, Meanings, Mount, find_cgroup, read_mounts, subsystem
+from otel_sysexit.cgroups import Cgroup, Containers, Meanings, Mount, find_cgroup, read_mounts
 from otel_sysexit.errors import UsageError
 from otel_sysexit.kernel.records import GLOB_LENGTH_MAX, SELECTOR_EXCLUDED, Selector
 from otel_sysexit.procfs import PROC, is_kernel_thread, read_tgid
@@ -194,8 +194,6 @@ class Targets:
             flags.append(f"-DEXE_GLOBS_EXCLUDED={len(self.excluded.exe_globs)}")
         if not self.follows_children:
             flags.append("-DNO_FOLLOW")
-        if self.controllers:
-            flags.append(f"-DCGROUP_SUBSYSTEM={subsystem(self.controllers)}")
         return flags
 
     def selection_keys(self) -> list[bytes]:
@@ -209,9 +207,9 @@ class Targets:
         return [*self.chosen.exe_globs, *self.excluded.exe_globs]
 
     @property
-    def controllers(self) -> str:
-        """Of the hierarchy that all cgroups are in; empty: v2, or there are none."""
-        return next((cgroup.controllers for cgroup in self.chosen.cgroups | self.excluded.cgroups), "")
+    def controllers(self) -> str | None:
+        """Of the hierarchy that all cgroups are in; empty: v2; None: no cgroup was named."""
+        return next((cgroup.controllers for cgroup in self.chosen.cgroups | self.excluded.cgroups), None)
 
 
 def glob_matches(glob: bytes, path: bytes) -> bool:

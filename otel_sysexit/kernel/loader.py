@@ -71,10 +71,12 @@ _MEMBERS: Final = {
         "comm",
         "cred",
         "files",
+        "thread_pid",
     ),
     "signal_struct": ("live", "flags", "group_exit_code"),
     "mm_struct": ("arg_start", "arg_end", "exe_file"),
-    "cred": ("uid",),
+    "cred": ("uid", "euid"),
+    "pid": ("level", "numbers"),
     "files_struct": ("fdt",),
     "fdtable": ("fd", "max_fds"),
     "file": ("f_path.dentry", "f_path.mnt", "f_inode", "f_op"),
@@ -84,7 +86,7 @@ _MEMBERS: Final = {
     "mount": ("mnt", "mnt_parent", "mnt_mountpoint"),
     "linux_binprm": ("filename",),
 }
-# Only where calls are chosen by cgroup: a kernel without cgroups lacks them.
+# Only where cgroups matter: a kernel without lacks them.
 _CGROUP_MEMBERS: Final = {
     "task_struct": ("cgroups",),
     "css_set": ("dfl_cgrp", "subsys"),
@@ -221,7 +223,7 @@ def read_source(bpf_dir: str) -> str:
 def kernel_flags(cflags: list[str]) -> list[str]:
     """Return the macros that say what the running kernel is like, as far as *cflags* need it."""
     asked = dict(flag.removeprefix("-D").partition("=")[::2] for flag in cflags)
-    has_cgroups = "SELECT_CGROUP" in asked or "EXCLUDE_CGROUP" in asked
+    has_cgroups = not asked.keys().isdisjoint(("CGROUPS", "SELECT_CGROUP", "EXCLUDE_CGROUP"))
     return offset_flags(asked.get("CGROUP_SUBSYSTEM"), has_cgroups=has_cgroups)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-VERSION = 2
+VERSION = 3
 STRING_LIMIT_DEFAULT = 256
 NR_LIMIT = 1024
 ABI_COUNT = 5
@@ -73,6 +73,9 @@ TASK = np.dtype(
         ("kind", "u1"),
         ("is_last", "u1"),
         ("comm", "u1", (16,)),
+        ("cgroup", "<u8"),
+        ("euid", "<u4"),
+        ("vpid", "<u4"),
     ]
 )
 

@@ -54,7 +54,7 @@ class Selection:
     """Who is a target (bpf/selection.bpf.c), beside the threads that the agent adds."""
 
     cflags: Sequence[str] = ()
-    """SELECT_..., EXCLUDE_..., EXE_GLOBS..., NO_FOLLOW, CGROUP_SUBSYSTEM."""
+    """SELECT_..., EXCLUDE_..., EXE_GLOBS..., NO_FOLLOW."""
     keys: Sequence[bytes] = ()
     """Of `selection`: dtype SELECTOR_KEY each."""
     globs: Sequence[bytes] = ()
@@ -90,6 +90,8 @@ class Request:
     """u1[4096], 1 where a call with that errno is never sampled out."""
     keep_slow: Thresholds | None = None
     selection: Selection = field(default_factory=Selection)
+    cgroup_subsystem: str | None = None
+    """Of the hierarchy in which processes are told, and chosen by, their cgroups; empty: v2; None: there are no cgroups."""
     pending_places: int = PENDING_PLACES
     """Threads that can have a slot in the array, a power of two (bpf/slots.bpf.c)."""
     own_tgid: int = 0
@@ -120,6 +122,10 @@ class Request:
             f"-DOWN_TGID={self.own_tgid}",
             *self.selection.cflags,
         ]
+        if self.cgroup_subsystem is not None:
+            flags.append("-DCGROUPS")
+        if self.cgroup_subsystem:
+            flags.append(f"-DCGROUP_SUBSYSTEM={self.cgroup_subsystem}")
         if self.has_set:
             flags += ["-DSYSCALL_SET", f"-DWANT_UNKNOWN={int(self.wants_unknown)}"]
         if self.min_duration is not None:

@@ -4,19 +4,22 @@ import platform
 import socket
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Final, TypeAlias
+from uuid import UUID, uuid5
 
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, ArrayValue, KeyValue
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 
 from otel_sysexit import __version__
 from otel_sysexit import attributes as names
-from otel_sysexit.identity import Image
+from otel_sysexit.identity import Image, Process
 
 Value: TypeAlias = str | bool | int | float | tuple[str, ...]
 """Of an attribute."""
 _GO_ARCHITECTURES: Final = {"x86_64": "amd64", "aarch64": "arm64"}
+_INSTANCE_NAMESPACE: Final = UUID("4d63009a-8d0f-11ee-aad7-4c796ed8e320")
 # What was observed is never overridden by anybody's OTEL_RESOURCE_ATTRIBUTES.
 _OBSERVED: Final = ("process.", "host.", "os.", "telemetry.", "container.", "k8s.")
 
@@ -37,7 +40,8 @@ def key_value(key: str, value: Value) -> KeyValue:
     return KeyValue(key=key, value=AnyValue(string_value=value))
 
 
-def host_attributes() -> dict[str, str]:
+@cache
+def host_attributes() -> Mapping[str, str]:
     """Return what is the same for every process of this host."""
     found = {
         names.HOST_NAME: socket.gethostname(),
@@ -70,6 +74,7 @@ def image_attributes(image: Image, extra: Mapping[str, str]) -> dict[str, Value]
         for key, value in {**given, **image.environment_attributes}.items()
         if not key.startswith(_OBSERVED)
     }
+    found.setdefault(names.SERVICE_INSTANCE_ID, instance_id(process))
     found[names.SERVICE_NAME] = image.service_name or image.executable_name
     found[names.PROCESS_PID] = process.pid
     found[names.PROCESS_CREATION_TIME] = iso_8601(process.start_unix_ns)
@@ -82,7 +87,29 @@ def image_attributes(image: Image, extra: Mapping[str, str]) -> dict[str, Value]
         names.PROCESS_COMMAND_ARGS: image.command_args,
         names.PROCESS_OWNER: image.owner,
     }
-    return found | {key: value for key, value in known.items() if value} | host_attributes()
+    found |= {key: value for key, value in known.items() if value}
+    if image.user_id is not None:
+        found[names.PROCESS_USER_ID] = image.user_id
+    if image.real_user_id is not None and image.real_user_id != image.user_id:
+        found[names.PROCESS_REAL_USER_ID] = image.real_user_id
+    if process.vpid and process.vpid != process.pid:
+        found[names.PROCESS_VPID] = process.vpid
+    return found | dict(host_attributes())
+
+
+def instance_id(process: Process) -> str:
+    """Return the UUID of a process: the same whenever it is observed (semantic conventions, registry of service)."""
+    host_id = host_attributes().get(names.HOST_ID, "")
+    inherent = f"{host_id}:{_boot_id()}:{process.pid}:{process.start_ticks}"
+    return str(uuid5(_INSTANCE_NAMESPACE, inherent))
+
+
+@cache
+def _boot_id() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
 
 
 def iso_8601(unix_ns: int) -> str:

@@ -9,6 +9,7 @@ import errno
 import platform
 import re
 import socket
+import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
@@ -295,9 +296,19 @@ def _resource_attributes(
         "process.command": image.command,
         "process.command_args": image.command_args or None,
         "process.owner": image.owner,
+        "process.user.id": image.user_id,
+        "process.real_user.id": None if image.real_user_id == image.user_id else image.real_user_id,
+        "process.vpid": None if process.vpid == process.pid else process.vpid,
         "host.id": _machine_id(),
     }
+    found.setdefault("service.instance.id", _instance_id(image))
     return found | {key: value for key, value in optional.items() if value is not None}
+
+
+def _instance_id(image: Image) -> str:
+    boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    name = ":".join(map(str, (_machine_id() or "", boot_id, image.process.pid, image.process.start_ticks)))
+    return str(uuid.uuid5(uuid.UUID("4d63009a-8d0f-11ee-aad7-4c796ed8e320"), name))
 
 
 def _machine_id() -> str | None:

@@ -24,7 +24,7 @@ AGENT_ATTRIBUTES = {
     "service.version": "never: it is the agent's own",
     "process.pid": "never: it was observed",
 }
-SERVER = make_process(4242, "nginx", make_process(1, "init"))
+SERVER = make_process(4242, "nginx", make_process(1, "init"), vpid=7, start_ticks=99)
 SERVER.image = Image(
     SERVER,
     "nginx",
@@ -32,6 +32,8 @@ SERVER.image = Image(
     command="nginx: master",
     command_args=("nginx: master", "-c", "/ü", ""),
     owner="www-data",
+    user_id=33,
+    real_user_id=0,
     service_name="shop",
     environment_attributes={
         "service.version": "3",

@@ -66,6 +66,7 @@ def string_requests() -> Iterator[Request]:
         args=(0, 1, 2), has_command_args=(False, True), string_limit=(128, 256, 504, 512, 4096)
     )
     yield from requests(has_set=(True,), wants_unknown=(False, True))
+    yield from requests(cgroup_subsystem=("", "memory"))
 
 
 def properties(prefix: str, glob_macro: str) -> Iterator[list[str]]:

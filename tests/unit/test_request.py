@@ -93,6 +93,8 @@ BY_CALL = Thresholds(5, table_with(np.uint64, nr0=9))
         ({"has_set": True}, {"SYSCALL_SET": "", "WANT_UNKNOWN": "1"}),
         ({"has_set": True, "wants_unknown": False}, {"SYSCALL_SET": "", "WANT_UNKNOWN": "0"}),
         ({"args": 0}, {"ARGS": "0"}),
+        ({"cgroup_subsystem": ""}, {"CGROUPS": ""}),
+        ({"cgroup_subsystem": "io"}, {"CGROUPS": "", "CGROUP_SUBSYSTEM": "io"}),
         ({"has_command_args": True}, {"COMMAND_ARGS": ""}),
         ({"string_limit": 4096}, {"STRING_LIMIT": "4096"}),
         ({"errors_only": True}, {"ERRORS_ONLY": ""}),

@@ -278,7 +278,7 @@ EVERYTHING = Criteria(
         (Targets(chosen=Criteria(cgroups=frozenset([Cgroup("", "/a", 1)]))), ["-DSELECT_CGROUP"]),
         (
             Targets(excluded=Criteria(cgroups=frozenset([Cgroup("cpu,cpuacct", "/a", 1)]))),
-            ["-DEXCLUDE_CGROUP", "-DCGROUP_SUBSYSTEM=cpu"],
+            ["-DEXCLUDE_CGROUP"],
         ),
         (
             Targets(EVERYTHING, EVERYTHING),
@@ -287,7 +287,6 @@ EVERYTHING = Criteria(
                 *(f"-DEXCLUDE_{kind}" for kind in ("PID", "TID", "UID", "COMM", "CGROUP")),
                 "-DEXE_GLOBS=2",
                 "-DEXE_GLOBS_EXCLUDED=2",
-                "-DCGROUP_SUBSYSTEM=io",
             ],
         ),
     ],
