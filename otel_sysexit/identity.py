@@ -5,6 +5,10 @@ Types only: processes.py fills them in; calls, traces, otlp and the terminal rea
 """
 
 from dataclasses import dataclass, field
+from typing import TypeAlias
+
+Value: TypeAlias = str | bool | int | float | tuple[str, ...]
+"""Of an attribute."""
 
 
 @dataclass(slots=True, eq=False, weakref_slot=True)

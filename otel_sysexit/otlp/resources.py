@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Final
 from uuid import UUID, uuid5
 
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, ArrayValue, KeyValue
@@ -14,10 +14,8 @@ from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 
 from otel_sysexit import __version__
 from otel_sysexit import attributes as names
-from otel_sysexit.identity import Image, Process
+from otel_sysexit.identity import Image, Process, Value
 
-Value: TypeAlias = str | bool | int | float | tuple[str, ...]
-"""Of an attribute."""
 _GO_ARCHITECTURES: Final = {"x86_64": "amd64", "aarch64": "arm64"}
 _INSTANCE_NAMESPACE: Final = UUID("4d63009a-8d0f-11ee-aad7-4c796ed8e320")
 # What was observed is never overridden by anybody's OTEL_RESOURCE_ATTRIBUTES.
