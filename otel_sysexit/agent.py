@@ -64,7 +64,7 @@ def make_structure(config: Config) -> Structure:
     """Return the structure of traces that is asked for."""
     match config.trace_structure:
         case "tree":
-            return Tree(threshold_of(config.sample), config.spans_per_trace)
+            return Tree(threshold_of(config.sample), config.spans_per_trace, config.trace_context)
         case "flat":
             return Flat()
         case _:
@@ -289,7 +289,13 @@ class Agent:
         if self._config.exporter == "terminal":
             unshown = {**unread, **({"queue full": self._shed_calls} if self._shed_calls else {})}
             deliveries.append(Delivery("the terminal", emitted - sum(unshown.values()), unshown))
-        return Account(kernel, len(self.capture.in_flight()), deliveries, self.capture.skipped_runs())
+        return Account(
+            kernel,
+            len(self.capture.in_flight()),
+            deliveries,
+            self.capture.skipped_runs(),
+            self.processes.bad_trace_contexts,
+        )
 
 
 def check_pid_namespace() -> None:

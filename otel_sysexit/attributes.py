@@ -135,7 +135,7 @@ ATTRIBUTES: Final = (
     Attribute(WINDOW_SAMPLED_OUT, "int", "window", "The same, sampled out.", is_convention=False),
     Attribute(WINDOW_DROPPED, "int", "window", "The same, lost.", is_convention=False),
     Attribute(TRACE_PART, "int", "process", "On the root of a tree that goes on in further traces: which part this one is, from 1.", is_convention=False),
-    Attribute(LINK_TYPE, "string", "link", "`previous_window`, `parent_window` (of the process that started this one) or `previous_part`.", is_convention=False),
+    Attribute(LINK_TYPE, "string", "link", "`previous_window`, `parent_window` (of the process that started this one), `previous_part`, or `started_by`: the span in the TRACEPARENT of the process's environment.", is_convention=False),
     Attribute(SYSCALL_ELAPSED, "double", "log", "Seconds since the call began.", is_convention=False),
     Attribute(SYSCALL_START_TIME, "string", "log", "ISO 8601; the start of the span that follows.", is_convention=False),
 )  # fmt: skip

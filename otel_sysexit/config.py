@@ -16,6 +16,7 @@ from otel_sysexit.calls import BenignErrors
 from otel_sysexit.environment import parse_pairs
 from otel_sysexit.errors import UsageError
 from otel_sysexit.kernel.records import STRING_LIMIT_DEFAULT
+from otel_sysexit.propagation import TraceContext, parse_trace_context
 from otel_sysexit.selections import Durations, ErrnoSet, Selection
 from otel_sysexit.settings import BENIGN_ERRORS, MAX_RATE, RING_BYTES, SETTINGS, Args, Setting, parse_endpoint
 from otel_sysexit.targets import Selectors
@@ -77,6 +78,8 @@ class Config:
     follows_children: bool = True
     duration_ns: int | None = None
     resource_attributes: Mapping[str, str] = field(default_factory=dict)
+    trace_context: TraceContext | None = None
+    """Of who starts us, and so the command (TRACEPARENT)."""
     warnings: Sequence[str] = ()
 
 
@@ -104,6 +107,7 @@ def resolve(command: str, options: Mapping[str, Any], environ: Mapping[str, str]
             "OTEL_CONFIG_FILE is set, which would make all other OTEL_* variables void, and is not supported: unset it"
         )
     given["resource_attributes"] = _own_resource_attributes(environ, warnings)
+    given["trace_context"] = _own_trace_context(environ, warnings) if command == "run" else None
     given.setdefault("ring_bytes", RING_BYTES[command])
     given.setdefault("max_rate", MAX_RATE[command])
     given["trace_structure"] = _settle_structure(command, given)
@@ -147,6 +151,14 @@ def _own_resource_attributes(environ: Mapping[str, str], warnings: list[str]) ->
     except ValueError as error:
         warnings.append(f"OTEL_RESOURCE_ATTRIBUTES is ignored: {error}")
         return {}
+
+
+def _own_trace_context(environ: Mapping[str, str], warnings: list[str]) -> TraceContext | None:
+    try:
+        return parse_trace_context(environ)
+    except ValueError as error:
+        warnings.append(f"TRACEPARENT is ignored: {error}")
+        return None
 
 
 def _look_up(

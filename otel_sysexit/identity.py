@@ -7,6 +7,8 @@ Types only: processes.py fills them in; calls, traces, otlp and the terminal rea
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
+from otel_sysexit.propagation import TraceContext
+
 Value: TypeAlias = str | bool | int | float | tuple[str, ...]
 """Of an attribute."""
 
@@ -68,6 +70,8 @@ class Image:
     """As its own environment says (OTEL_SERVICE_NAME, OTEL_RESOURCE_ATTRIBUTES)."""
     environment_attributes: dict[str, str] = field(default_factory=dict)
     """OTEL_RESOURCE_ATTRIBUTES of its own environment."""
+    trace_context: TraceContext | None = None
+    """Of who started it, as its own environment says (TRACEPARENT)."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -45,6 +45,8 @@ class Account:
     deliveries: Sequence[Delivery]
     skipped_runs: int = 0
     """How often the kernel did not run a program of ours that it should have; no part of the equation."""
+    bad_trace_contexts: int = 0
+    """Programs whose environment had a TRACEPARENT that is none."""
 
     @property
     def filtered(self) -> int:
@@ -114,6 +116,10 @@ class Account:
             lines.append(
                 f"{self.skipped_runs} runs of our programs were skipped by the kernel, which was busy with BPF on that CPU: up to as "
                 "many calls may be missing or told as not executed, or births, execs and ends of threads be missing"
+            )
+        if self.bad_trace_contexts:
+            lines.append(
+                f"{self.bad_trace_contexts} programs had a TRACEPARENT that is no W3C trace context: not linked to"
             )
         for delivery in self.deliveries:
             for reason, count in delivery.undelivered.items():

@@ -27,9 +27,12 @@ from otel_sysexit.environment import parse_resource_attributes
 from otel_sysexit.identity import Image, Process, Thread
 from otel_sysexit.kernel.records import TaskKind
 from otel_sysexit.procfs import is_running, read
+from otel_sysexit.propagation import parse_trace_context
 from otel_sysexit.strings import ExecStrings
 
 UNKNOWN: Final = "unknown"
+_VARIABLES: Final = ("OTEL_", "TRACEPARENT", "TRACESTATE")
+"""How the variables begin that are looked at in a program's environment."""
 _Entry = TypeVar("_Entry")
 _PATIENCE_S: Final = 1.0
 """How long a process that ended is kept for threads that have not said that they did: their records may be lost."""
@@ -139,6 +142,8 @@ class Processes:
         self._dying: list[_Dying] = []
         self._superseded: deque[_Superseded] = deque()
         self._launched: Process | None = None
+        self.bad_trace_contexts = 0
+        """How many programs had a TRACEPARENT that is none."""
 
     def add_running(self, pid: int) -> Process:
         """
@@ -265,7 +270,7 @@ class Processes:
         """Take up the command that waits for its execve with *environ*; what it is, its exec will say."""
         process = Process(pid, 0, parent_pid, begin_unix_ns=begin_unix_ns)
         process.image = Image(process, UNKNOWN)
-        _note_environment(process.image, environ)
+        self._note_environment(process.image, environ)
         self._timelines[pid] = _Timeline([(0, process.image)], {})
         self._launched = process
         return process
@@ -274,10 +279,29 @@ class Processes:
         self, timeline: _Timeline, process: Process, since: int, strings: ExecStrings | None, users: Users
     ) -> None:
         start_boot_ns = process.start_unix_ns - self._boot_to_unix_ns
-        process.image = _make_image(process, start_boot_ns, strings, users)
-        if strings is None and self._has_command_args and process.image is not None:
-            process.image.command_args = _read_command_args(process.pid)
-        timeline.images.append((since, process.image))
+        before = process.image
+        image, environment = _make_image(process, start_boot_ns, strings, users)
+        process.image = image
+        if environment is not None:
+            self._note_environment(image, environment)
+        elif before is not None:  # gone already; nearly all programs hand on the environment that they got
+            image.service_name = before.service_name
+            image.environment_attributes = before.environment_attributes
+            image.trace_context = before.trace_context
+        if strings is None and self._has_command_args:
+            image.command_args = _read_command_args(process.pid)
+        timeline.images.append((since, image))
+
+    def _note_environment(self, image: Image, environment: Mapping[str, str]) -> None:
+        """Take from a program's own environment what describes it."""
+        attributes = parse_resource_attributes(environment.get("OTEL_RESOURCE_ATTRIBUTES", ""))
+        image.environment_attributes = attributes
+        name = _readable(environment.get("OTEL_SERVICE_NAME", ""))
+        image.service_name = name or attributes.get("service.name")
+        try:
+            image.trace_context = parse_trace_context(environment)
+        except ValueError:
+            self.bad_trace_contexts += 1
 
     def identify(self, calls: Calls) -> Calls:
         """
@@ -364,8 +388,15 @@ class Processes:
         ]
 
 
-def _make_image(process: Process, start_boot_ns: int, strings: ExecStrings | None, users: Users) -> Image:
-    """Describe the program that *process* runs: what its exec said, completed from /proc while it lives."""
+def _make_image(
+    process: Process, start_boot_ns: int, strings: ExecStrings | None, users: Users
+) -> tuple[Image, dict[str, str] | None]:
+    """
+    Describe the program that *process* runs: what its exec said, completed from /proc while it lives.
+
+    Returns:
+        The program, and what of its environment is of interest; None: that is not known (any more).
+    """
     strings = strings or ExecStrings()
     path, command = strings.path(), strings.command
     environment: dict[str, str] | None = None
@@ -378,7 +409,7 @@ def _make_image(process: Process, start_boot_ns: int, strings: ExecStrings | Non
             variables = living.environ()
             # Who has begun to end has no memory left, and shows none.
             if variables or is_running(process.pid):
-                environment = {key: value for key, value in variables.items() if key.startswith("OTEL_")}
+                environment = {key: value for key, value in variables.items() if key.startswith(_VARIABLES)}
             command = command or _readable(next(iter(living.cmdline()), ""))
             exe = _readable(living.exe())
             # Between that exec and now it may have called another one.
@@ -396,12 +427,7 @@ def _make_image(process: Process, start_boot_ns: int, strings: ExecStrings | Non
         real_user_id=users.real,
         command_args=strings.args,
     )
-    if environment is not None:
-        _note_environment(image, environment)
-    elif process.image is not None:  # gone already; nearly all programs hand on the environment that they got
-        image.service_name = process.image.service_name
-        image.environment_attributes = process.image.environment_attributes
-    return image
+    return image, environment
 
 
 def _read_command_args(pid: int) -> tuple[str, ...]:
@@ -409,13 +435,6 @@ def _read_command_args(pid: int) -> tuple[str, ...]:
         return tuple(_readable(part) for part in psutil.Process(pid).cmdline())
     except psutil.Error:
         return ()
-
-
-def _note_environment(image: Image, environment: Mapping[str, str]) -> None:
-    """Take from a program's own environment what describes it."""
-    attributes = parse_resource_attributes(environment.get("OTEL_RESOURCE_ATTRIBUTES", ""))
-    image.environment_attributes = attributes
-    image.service_name = _readable(environment.get("OTEL_SERVICE_NAME", "")) or attributes.get("service.name")
 
 
 def _readable(text: str) -> str:

@@ -14,8 +14,10 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from otel_sysexit import attributes
 from otel_sysexit.calls import Calls
 from otel_sysexit.identity import Image, Process
+from otel_sysexit.propagation import TraceContext
 from otel_sysexit.sampling import ALL_ARE_HERE
 
 
@@ -31,6 +33,8 @@ class Placement:
     """u1[k, 16]."""
     parent_span_id: npt.NDArray[np.uint64]
     """u8[k]; 0: none, these calls are roots."""
+    is_joined: npt.NDArray[np.bool_] | None = None
+    """bool[k]: in the trace of who started the command, whose trace state they have; None: none is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +65,8 @@ class Span:
     is_error: bool = False
     trace_state: str = ALL_ARE_HERE
     """Empty in a trace of sampled calls: this span was not sampled, but the trace's randomness is not free for it."""
+    is_parent_remote: bool = False
+    """Whether its parent is a span of another program's."""
 
 
 class Totals(NamedTuple):
@@ -106,6 +112,17 @@ class Ids:
     def span_id(self) -> int:
         """Return one that is not 0."""
         return int(self.span_ids(1)[0])
+
+
+def span_id_of(context: TraceContext) -> int:
+    """Return the id of the span of *context* as spans here have it: its bytes, the lowest first."""
+    return int.from_bytes(context.span_id.to_bytes(8, "big"), "little")
+
+
+def link_to_starter(context: TraceContext) -> Link:
+    """Return a link to the span that *context* is the context of."""
+    noted = {attributes.LINK_TYPE: "started_by"}
+    return Link(context.trace_id, span_id_of(context), noted, context.trace_state)
 
 
 def state_beside(threshold: int) -> str:

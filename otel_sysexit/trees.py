@@ -6,7 +6,7 @@ part, when it has very many spans or gets old. In each part, a process that has 
 lies in that part; the root of a part is linked to the one before.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 from weakref import WeakSet
@@ -16,11 +16,24 @@ import numpy as np
 from otel_sysexit import attributes
 from otel_sysexit.calls import Calls
 from otel_sysexit.identity import Process
+from otel_sysexit.propagation import TraceContext
 from otel_sysexit.sampling import make_trace_id
-from otel_sysexit.traces import Ids, Link, Placement, Span, Totals, error_type, state_beside
+from otel_sysexit.traces import (
+    Ids,
+    Link,
+    Placement,
+    Span,
+    Totals,
+    error_type,
+    link_to_starter,
+    span_id_of,
+    state_beside,
+)
 
 TREE_SPANS_MAX: Final = 10_000
 PART_SECONDS_MAX: Final = 60
+_SAMPLED: Final = 0x01
+"""Of trace flags (W3C)."""
 
 
 @dataclass(slots=True)
@@ -32,6 +45,8 @@ class _Part:
     start_unix_ns: int
     """0: that of its processes."""
     links: list[Link]
+    joined: TraceContext | None = None
+    """The span of another program that it is below."""
     opened_unix_ns: int | None = None
     """As the first tick says."""
     span_ids: dict[Process, int] = field(default_factory=dict)
@@ -47,13 +62,17 @@ class _Part:
 class Tree:
     """A trace, and further ones where it becomes too large or too old."""
 
-    def __init__(self, threshold: int = 0, spans_max: int = TREE_SPANS_MAX) -> None:
+    def __init__(
+        self, threshold: int = 0, spans_max: int = TREE_SPANS_MAX, context: TraceContext | None = None
+    ) -> None:
         """
         Begin.
 
         Args:
             threshold: The highest at which calls are sampled (call records; those always kept have 0).
             spans_max: Of a trace, calls and processes; more than there are processes at work at once.
+            context: Of who starts the command: its first part is below that span, in its trace. Where that trace is not kept, or
+                the calls are sampled, for which its randomness is not free, the root is linked to the span instead.
         """
         self._ids = Ids()
         self._threshold = threshold
@@ -63,7 +82,12 @@ class Tree:
         # Processes whose end was told: in later parts, what they left behind hangs below who is above them.
         self._over: WeakSet[Process] = WeakSet()
         self._spans: list[Span] = []
-        self._part = self._open(1, 0, [])
+        self._context = context
+        is_joined = context is not None and bool(context.trace_flags & _SAMPLED) and not threshold
+        self._part = self._open(1, 0, [link_to_starter(context)] if context and not is_joined else [])
+        if context is not None and is_joined:
+            self._part.joined = context
+            self._part.trace_id = context.trace_id
 
     @property
     def trace_id(self) -> bytes:
@@ -88,6 +112,7 @@ class Tree:
         context = np.empty(len(calls), np.uint32)
         trace_ids: list[bytes] = []
         parents: list[int] = []
+        is_joined: list[bool] = []
         first = 0
         while first < len(calls):
             rows = slice(first, first + max(self._room(), 0))
@@ -102,6 +127,7 @@ class Tree:
             context[rows] = which + len(parents)
             parents += [self._span_id(members[index]) for index in found.tolist()]
             trace_ids += [self._part.trace_id] * len(found)
+            is_joined += [self._part.joined is not None] * len(found)
             starts = calls.start_unix_ns[rows]
             firsts = np.full(len(found), 2**64 - 1, np.uint64)
             np.minimum.at(firsts, which, starts)
@@ -117,6 +143,7 @@ class Tree:
             context=context,
             trace_id=np.frombuffer(b"".join(trace_ids), np.uint8).reshape(-1, 16),
             parent_span_id=np.array(parents, np.uint64),
+            is_joined=np.array(is_joined, np.bool_) if any(is_joined) else None,
         )
 
     def _room(self) -> int:
@@ -157,6 +184,8 @@ class Tree:
             above = self._above(above)
 
     def _parent_span_id(self, process: Process) -> int:
+        if process is self._root and self._part.joined is not None:
+            return span_id_of(self._part.joined)
         above = self._above(process)
         return self._span_id(above) if above is not None else 0
 
@@ -192,7 +221,7 @@ class Tree:
         links = []
         if self._root is not None:
             noted = {attributes.LINK_TYPE: "previous_part"}
-            links = [Link(part.trace_id, self._span_id(self._root), noted, self._trace_state)]
+            links = [Link(part.trace_id, self._span_id(self._root), noted, self._state_of(part))]
         self._part = self._open(part.number + 1, part.end_unix_ns, links)
 
     def _tell_rest(self, end_unix_ns: int) -> None:
@@ -238,11 +267,20 @@ class Tree:
                 end_unix_ns=end_unix_ns,
                 image=process.image,
                 attributes=noted,
-                links=part.links if is_root else (),
+                links=part.links if is_root else self._links(process),
                 is_error=error is not None,
-                trace_state=self._trace_state,
+                trace_state=self._state_of(part),
+                is_parent_remote=is_root and part.joined is not None,
             )
         )
+
+    def _links(self, process: Process) -> Sequence[Link]:
+        """Return a link to who started a process, where its environment says another than the command's."""
+        context = process.image.trace_context if process.image else None
+        return [link_to_starter(context)] if context and context != self._context else ()
+
+    def _state_of(self, part: _Part) -> str:
+        return part.joined.trace_state if part.joined else self._trace_state
 
     def take_spans(self) -> list[Span]:
         """Return the process spans made since the last time."""

@@ -20,7 +20,7 @@ from otel_sysexit import attributes
 from otel_sysexit.calls import Calls, Outcome
 from otel_sysexit.identity import Image, Process
 from otel_sysexit.sampling import make_trace_id
-from otel_sysexit.traces import Ids, Link, Placement, Span, Totals, error_type, state_beside
+from otel_sysexit.traces import Ids, Link, Placement, Span, Totals, error_type, link_to_starter, state_beside
 
 WINDOW_SPANS_MAX: Final = 2_000
 WINDOW_BYTES_MAX: Final = 512 << 10
@@ -176,19 +176,22 @@ class Windows:
                 group.first_end_unix_ns,
                 group.start_unix_ns,
                 group.end_unix_ns,
-                self._links(process),
+                self._links(group.image),
                 self._totals,
             )
         return window
 
-    def _links(self, process: Process) -> list[Link]:
-        """Return links to the window before, and to one of the process that started this one."""
+    def _links(self, image: Image) -> list[Link]:
+        """Return links to the window before, to one of the process that started this one, and to the span that did."""
+        process = image.process
         before, parent = self._previous.get(process), process.parent
         links = [before.link("previous_window")] if before else []
         if parent is not None:
             open_windows = self._windows.get(parent)
             above = next(reversed(open_windows.values())) if open_windows else self._previous.get(parent)
             links += [above.link("parent_window")] if above else []
+        if image.trace_context is not None:
+            links.append(link_to_starter(image.trace_context))
         return links
 
     def _close(self, image: Image, threshold: int, *, is_last: bool = False) -> None:

@@ -27,7 +27,8 @@ from otel_sysexit.kernel.request import TASKS_BYTES, Request
 from otel_sysexit.kernel.ring import Ring
 from otel_sysexit.kernel.slots import Slots
 
-_LOADER_SECONDS: Final = 60.0
+_LOADER_SECONDS: Final = 300.0
+"""Against one that hangs: compiling takes a second, on a host that is very slow or busy a minute."""
 # Interpreters that may have the distribution's bcc, after our own.
 _SYSTEM_PYTHON: Final = "/usr/bin/python3"
 
@@ -109,9 +110,10 @@ class Loader:
         with self._channel:
             try:
                 data, fds, _, _ = socket.recv_fds(self._channel, 65536, len(MAPS) + 2 * len(LINKS))
-            except TimeoutError:
-                data, fds = b"", []
+            except TimeoutError as error:
                 self._child.kill()
+                self._child.wait()
+                raise AgentError(f"the loader did not finish within {_LOADER_SECONDS:.0f} s") from error
         for fd in fds:  # the command must not inherit what keeps the programs attached
             os.set_inheritable(fd, False)
         self._child.wait()

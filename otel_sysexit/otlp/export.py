@@ -178,7 +178,8 @@ class Exporter:
         self.log_records.lose_unsent(reason)
 
     def _work(self) -> None:
-        encoder = SpanEncoder(self._config.resource_attributes)
+        context = self._config.trace_context
+        encoder = SpanEncoder(self._config.resource_attributes, context.trace_state if context else "")
         reason = bug = ""
         try:
             self._transport = self._make_transport()

@@ -45,6 +45,7 @@ REQUEST_BYTES_MAX: Final = 1 << 20
 """Size of a request, but for its last process's Resource: well below the 4 MiB that gRPC servers accept by default."""
 FLAGS: Final = 0x103
 """Span.flags: sampled, random trace id, and "the parent is known to be local" (trace.proto; W3C level 2)."""
+_PARENT_IS_REMOTE: Final = 0x200
 _COLUMNS: Final = (
     *("trace_id", "span_id", "parent_span_id", "start", "end", "tid", "thread_name", "ret"),
     *("arg0", "arg1", "arg2", "arg3", "arg4", "arg5", "path0", "path1", "file0", "file1"),
@@ -121,9 +122,16 @@ class _RequestBuilder:
 class SpanEncoder:
     """Encodes batches; keeps templates and Resources it made before."""
 
-    def __init__(self, resource_attributes: Mapping[str, str]) -> None:
-        """*resource_attributes*: of the agent's own environment, added to every Resource with the lowest priority."""
+    def __init__(self, resource_attributes: Mapping[str, str], joined_state: str = "") -> None:
+        """
+        Make nothing yet.
+
+        Args:
+            resource_attributes: Of the agent's own environment, added to every Resource with the lowest priority.
+            joined_state: The trace state of calls in another program's trace.
+        """
         self._extra = resource_attributes
+        self._joined_state = joined_state
         self._stamps: dict[tuple[int, ...], Stamp] = {}
         self._resources: WeakKeyDictionary[Image, bytes] = WeakKeyDictionary()
 
@@ -165,7 +173,9 @@ class SpanEncoder:
         thread_names, name_lengths = _thread_names(calls)
         thresholds = Thresholds(calls.threshold)
         is_root = (placement.parent_span_id == 0)[placement.context]
-        packed = pack_shapes(calls, name_lengths[calls.thread], thresholds, is_root)
+        is_joined = placement.is_joined
+        joined = np.zeros(len(calls), np.bool_) if is_joined is None else is_joined[placement.context]
+        packed = pack_shapes(calls, name_lengths[calls.thread], thresholds, is_root, joined)
         shapes, which = distinct([word[order] for word in packed])
         if len(self._stamps) > _STAMPS_MAX:
             self._stamps.clear()
@@ -182,7 +192,8 @@ class SpanEncoder:
         if stamp is None:
             shape = unpack_shape(packed)
             texts = calls.argument_texts[shape.argument_text]
-            stamp = self._stamps[packed] = _make_stamp(shape, calls.kinds[shape.kind], texts)
+            state = self._joined_state if shape.is_joined else None
+            stamp = self._stamps[packed] = _make_stamp(shape, calls.kinds[shape.kind], texts, state)
         return stamp
 
 
@@ -237,8 +248,12 @@ def _columns(
     ]
 
 
-def _make_stamp(shape: Shape, kind: Kind, argument_texts: tuple[str | None, ...]) -> Stamp:
-    """Serialize one span of *shape* with marks where calls differ; arguments that have a text are given by it."""
+def _make_stamp(shape: Shape, kind: Kind, argument_texts: tuple[str | None, ...], state: str | None) -> Stamp:
+    """
+    Serialize one span of *shape* with marks where calls differ.
+
+    Arguments that have a text are given by it. *state*: the trace state; None: what the calls' threshold says.
+    """
     trace_id, span_id, parent_span_id = random_mark(16), random_mark(8), random_mark(8)
     start, end = random_mark(8), random_mark(8)
     outcome = Outcome(shape.outcome)
@@ -246,7 +261,7 @@ def _make_stamp(shape: Shape, kind: Kind, argument_texts: tuple[str | None, ...]
         trace_id=trace_id,
         span_id=span_id,
         parent_span_id=b"" if shape.is_root else parent_span_id,
-        trace_state=trace_state("x" * shape.threshold_length if shape.threshold_length else "0"),
+        trace_state=trace_state("x" * shape.threshold_length or "0") if state is None else state,
         flags=FLAGS,
         name=kind.name,
         kind=trace_pb2.Span.SPAN_KIND_INTERNAL,
@@ -371,7 +386,7 @@ def _span_message(span: Span) -> trace_pb2.Span:
         span_id=span.span_id.to_bytes(8, "little"),
         parent_span_id=span.parent_span_id.to_bytes(8, "little") if span.parent_span_id else b"",
         trace_state=span.trace_state,
-        flags=FLAGS,
+        flags=FLAGS | _PARENT_IS_REMOTE if span.is_parent_remote else FLAGS,
         name=span.name,
         kind=trace_pb2.Span.SPAN_KIND_INTERNAL,
         start_time_unix_nano=span.start_unix_ns,

@@ -41,9 +41,17 @@ OBSERVED = ("process.", "host.", "os.", "telemetry.", "container.", "k8s.")
 
 
 def encode(
-    calls: Calls, placement: Placement, spans: Sequence[Span], agent_attributes: Mapping[str, str]
+    calls: Calls,
+    placement: Placement,
+    spans: Sequence[Span],
+    agent_attributes: Mapping[str, str],
+    joined_state: str = "",
 ) -> ExportTraceServiceRequest:
-    """Return everything in one request; *agent_attributes* is the agent's own OTEL_RESOURCE_ATTRIBUTES."""
+    """
+    Return everything in one request.
+
+    *agent_attributes* is the agent's own OTEL_RESOURCE_ATTRIBUTES, *joined_state* the trace state of calls in another program's trace.
+    """
     resources: dict[Image, Resource] = {}
 
     def resource_of(image: Image) -> Resource:
@@ -51,7 +59,7 @@ def encode(
             resources[image] = Resource(_resource_attributes(image, agent_attributes), SCHEMA_URL)
         return resources[image]
 
-    readable = [_call_span(calls, placement, row, resource_of) for row in range(len(calls))]
+    readable = [_call_span(calls, placement, row, resource_of, joined_state) for row in range(len(calls))]
     readable += [_other_span(span, resource_of(span.image)) for span in spans]
     return _correct(encode_spans(readable), {span.span_id.to_bytes(8, "little"): span for span in spans})
 
@@ -131,10 +139,11 @@ def _context(trace_id: bytes, span_id: int, trace_state: str) -> SpanContext:
     )
 
 
-def _call_span(calls: Calls, placement: Placement, row: int, resource_of) -> ReadableSpan:
+def _call_span(calls: Calls, placement: Placement, row: int, resource_of, joined_state: str) -> ReadableSpan:
     thread = calls.threads[calls.thread[row]]
     context = int(placement.context[row])
-    state = f"ot=th:{_threshold_digits(calls, row)}"
+    is_joined = placement.is_joined is not None and placement.is_joined[context]
+    state = joined_state if is_joined else f"ot=th:{_threshold_digits(calls, row)}"
     trace_id = placement.trace_id[context].tobytes()
     parent = int(placement.parent_span_id[context])
     start = int(calls.start_unix_ns[row])

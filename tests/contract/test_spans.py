@@ -43,6 +43,7 @@ SERVER.image = Image(
 )
 SHELL = make_process(4243, "sh", SERVER, exit_code=3, end_unix_ns=START_UNIX_NS + 9)
 KILLED = make_process(4244, "déjà vu", SHELL, exit_signal=9, end_unix_ns=START_UNIX_NS + 9)
+JOINED_STATE = "ot=th:8,congo=t61"
 HUGE_POINTER = 0xFFFF_8000_DEAD_BEEF
 HALF, ONE_IN_100, ONE_IN_1000 = 0x8000_0000, 0xFD70_A3D7, 0xFFBE_76C9
 LEAST, MOST = 1, 2**32 - 1
@@ -133,7 +134,7 @@ THREAD_NAMES = ["", "x" * 15, "déjà vu", "日本語", r"\xff\xfe" * 7, "a b\n\
 
 
 def make_batch() -> tuple[Calls, Placement, list[Span]]:
-    """Return `MADE` with thread names of all sorts, in two traces and as roots, and spans of processes and windows."""
+    """Return `MADE` with thread names of all sorts, in two traces, as roots and in another program's trace, and spans of processes and windows."""
     calls = make_calls(*MADE.values())
     threads = [
         Thread(
@@ -144,11 +145,13 @@ def make_batch() -> tuple[Calls, Placement, list[Span]]:
         for row, thread in enumerate(calls.threads)
     ]
     rows = np.arange(len(calls))
+    is_joined = (rows % 11 == 10) & (calls.threshold == 0)  # what is sampled is in no other program's trace
     placement = Placement(
         span_id=np.arange(1, len(calls) + 1, dtype=np.uint64) << np.uint64(56),
-        context=np.where(rows % 7 == 6, 2, rows % 2).astype(np.uint32),
-        trace_id=np.array([[*range(16)], [*range(16, 0, -1)], [7] * 16], np.uint8),
-        parent_span_id=np.array([2**64 - 1, 1, 0], np.uint64),
+        context=np.select([rows % 7 == 6, is_joined], [2, 3], rows % 2).astype(np.uint32),
+        trace_id=np.array([[*range(16)], [*range(16, 0, -1)], [7] * 16, [8] * 16], np.uint8),
+        parent_span_id=np.array([2**64 - 1, 1, 0, 7], np.uint64),
+        is_joined=np.array([False, False, False, True]),
     )
     return replace(calls, threads=threads), placement, make_spans()
 
@@ -212,7 +215,7 @@ def make_spans() -> list[Span]:
 @pytest.fixture(scope="module")
 def request_of_ours() -> ExportTraceServiceRequest:
     """The batch, encoded by the product and decoded by the official classes."""
-    (request,) = SpanEncoder(AGENT_ATTRIBUTES).encode(*make_batch())
+    (request,) = SpanEncoder(AGENT_ATTRIBUTES, JOINED_STATE).encode(*make_batch())
     return ExportTraceServiceRequest.FromString(request.body)
 
 
@@ -237,7 +240,7 @@ def attribute_names(request: ExportTraceServiceRequest) -> set[str]:
 
 def test_both_encoders_say_the_same_of_the_batch(request_of_ours):
     """Our bytes decode to the message that the SDK's encoder makes."""
-    reference = reference_encoder.encode(*make_batch(), AGENT_ATTRIBUTES)
+    reference = reference_encoder.encode(*make_batch(), AGENT_ATTRIBUTES, JOINED_STATE)
 
     assert reference_encoder.merge([request_of_ours]) == reference_encoder.merge([reference])
 

@@ -136,6 +136,7 @@ class Trace:
     spans: list[Span]
     is_run: bool = True
     is_flat: bool = False
+    remote_parent: str = ""
     has_ledger: bool = True
 
     def __post_init__(self):
@@ -166,7 +167,7 @@ class Trace:
             assert span.end >= span.start > 0, span
             assert span.trace_id.strip("0"), span
             assert span.parent_id or self.is_flat or not span.is_call, span
-            if span.parent_id:
+            if span.parent_id and span.parent_id != self.remote_parent:
                 parent = by_id[span.parent_id]
                 assert parent.trace_id == span.trace_id, span
                 assert not parent.is_call, span
@@ -354,7 +355,11 @@ def run_traced(tmp_path_factory, environment):
     folder = tmp_path_factory.mktemp("traces")
 
     def run(
-        *command: str | Path, options: tuple[str, ...] = (), is_one_trace: bool = True, **more: Any
+        *command: str | Path,
+        options: tuple[str, ...] = (),
+        is_one_trace: bool = True,
+        parent: str = "",
+        **more: Any,
     ) -> Trace:
         output = folder / f"{len(list(folder.iterdir()))}.jsonl"
         finished = subprocess.run(
@@ -373,6 +378,7 @@ def run_traced(tmp_path_factory, environment):
             *(finished.returncode, finished.stdout, stderr, read_spans(output)),
             is_run=is_run,
             is_flat="flat" in options,
+            remote_parent=parent,
         )
         trace = _checked(found)
         assert (trace.ledger.dropped, trace.ledger.undelivered, trace.ledger.in_flight) == (0, 0, 0)

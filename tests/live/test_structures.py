@@ -2,6 +2,8 @@
 
 from collections import Counter
 
+PARENT = "b7ad6b7169203331"
+TRACEPARENT = f"00-0af7651916cd43dd8448eb211c80319c-{PARENT}-01"
 SHELL = ("sh", "-c", "/bin/true; ls / > /dev/null; exit 3")
 
 
@@ -53,3 +55,27 @@ def test_flat_calls_are_alone(run_traced):
 
     assert len(run.spans) == len({span.trace_id for span in run.spans}) == run.ledger.emitted
     assert not any(span.parent_id for span in run.spans)
+
+
+def test_a_command_is_below_the_span_that_started_us(run_traced, environment):
+    """With TRACEPARENT, as a CI job sets it, the command's span is its child, and everything is in its trace."""
+    run = run_traced(
+        *SHELL,
+        env={**environment, "TRACEPARENT": TRACEPARENT, "TRACESTATE": "ot=th:8"},
+        is_one_trace=False,
+        parent=PARENT,
+    )
+
+    assert {span.trace_id for span in run.spans} == {"0af7651916cd43dd8448eb211c80319c"}
+    assert {span.trace_state for span in run.spans} == {"ot=th:8"}
+    (root,) = [span for span in run.spans if span.parent_id == PARENT]
+    assert (root.pid, root.flags & 0x300) == (min(span.pid for span in run.spans), 0x300)
+
+
+def test_a_context_that_is_none_is_warned_of(run_traced, environment):
+    """Garbage is ignored, once for us and once for each program that has it, and said."""
+    run = run_traced("/bin/true", env={**environment, "TRACEPARENT": "00-0-0-00"})
+
+    assert "TRACEPARENT is ignored" in run.stderr
+    assert "programs had a TRACEPARENT that is no W3C trace context" in run.stderr
+    assert not any(span.links for span in run.spans)

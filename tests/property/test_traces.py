@@ -1,9 +1,10 @@
 """Traces: whatever comes, each call has one parent that is told in the end, and windows keep their bounds."""
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_calls import START_UNIX_NS, Made, make_calls, make_process
@@ -11,6 +12,7 @@ from made_calls import START_UNIX_NS, Made, make_calls, make_process
 from otel_sysexit.calls import Calls, Outcome
 from otel_sysexit.flat import Flat
 from otel_sysexit.identity import Image, Process
+from otel_sysexit.propagation import TraceContext
 from otel_sysexit.traces import Placement, Span, Structure, Totals
 from otel_sysexit.trees import PART_SECONDS_MAX, Tree
 from otel_sysexit.windows import WINDOW_BYTES_MAX, WINDOW_SECONDS_MAX, WINDOW_SPANS_MAX, Windows
@@ -342,6 +344,71 @@ def test_a_flat_call_is_its_own_trace(thresholds):
     assert all(call.parent == 0 for call in told.calls)
     assert all(int.from_bytes(call.trace_id[-7:], "big") >= call.threshold << 24 for call in told.calls)
     check_ids(told)
+
+
+CONTEXT = TraceContext(bytes(range(1, 17)), 0x0102030405060708, 1, "ot=th:8,a=b")
+
+
+def test_a_tree_is_below_the_span_that_started_it():
+    """With a sampled context the command's span is its child, remotely, in its trace and with its trace state."""
+    tree, process = Tree(context=CONTEXT), make_process(1, end_unix_ns=START_UNIX_NS + 9)
+    tree.set_root(process)
+    placement = tree.place(make_calls(Made("getpid", process=process)))
+    tree.end([process])
+    (root,) = tree.take_spans()
+
+    assert (root.trace_id, root.parent_span_id.to_bytes(8, "little").hex()) == (
+        CONTEXT.trace_id,
+        "0102030405060708",
+    )
+    assert (root.is_parent_remote, root.trace_state, root.links) == (True, CONTEXT.trace_state, [])
+    assert (placement.trace_id[0].tobytes(), placement.is_joined.tolist()) == (CONTEXT.trace_id, [True])
+
+
+@pytest.mark.parametrize(
+    ("context", "threshold"),
+    [(replace(CONTEXT, trace_flags=0), 0), (CONTEXT, 1 << 31)],
+    ids=["not sampled", "sampling"],
+)
+def test_a_tree_that_cannot_be_below_a_span_links_to_it(context, threshold):
+    """Where that trace is not kept, or its randomness is not ours to have, the tree is its own, and its root has a link."""
+    tree, process = Tree(threshold, context=context), make_process(1, end_unix_ns=START_UNIX_NS + 9)
+    tree.set_root(process)
+    tree.end([process])
+    (root,) = tree.take_spans()
+    (link,) = root.links
+
+    assert (root.parent_span_id, root.is_parent_remote, root.trace_id == context.trace_id) == (
+        0,
+        False,
+        False,
+    )
+    assert (link.trace_id, link.attributes) == (context.trace_id, {"otel_sysexit.link.type": "started_by"})
+
+
+def test_a_process_with_a_context_of_its_own_links_to_it():
+    """A process whose environment names another span than the command's has a link; the others need none."""
+    tree, command = Tree(context=CONTEXT), make_process(1, end_unix_ns=2)
+    same, other = (make_process(pid, parent=command, end_unix_ns=2) for pid in (2, 3))
+    command.image.trace_context = same.image.trace_context = CONTEXT
+    other.image.trace_context = replace(CONTEXT, span_id=9)
+    tree.set_root(command)
+    tree.end([same, other, command])
+
+    assert [len(span.links) for span in tree.take_spans()] == [0, 1, 0]
+
+
+def test_a_window_links_to_the_span_that_started_its_program():
+    """A process that runs on links to the context in its environment, in each window."""
+    windows, process = Windows(), make_process(7)
+    process.image.trace_context = CONTEXT
+    windows.place(make_calls(Made("getpid", process=process)))
+    windows.finish([process], START_UNIX_NS)
+    (root,) = windows.take_spans()
+    (link,) = root.links
+
+    assert (link.trace_id, link.trace_state) == (CONTEXT.trace_id, CONTEXT.trace_state)
+    assert link.attributes == {"otel_sysexit.link.type": "started_by"}
 
 
 def family(parents: list[int]) -> list[Process]:

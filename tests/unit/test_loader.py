@@ -185,10 +185,10 @@ def test_a_child_that_dies_is_said(tmp_path, head, words):
 
 
 def test_a_child_that_hangs_is_ended(tmp_path, monkeypatch):
-    """A child that does not answer in time is killed."""
+    """A child that does not answer in time is killed, and that is said."""
     monkeypatch.setattr(capture, "_LOADER_SECONDS", 0.3)
 
-    assert "the loader died" in load(make_python(tmp_path, "import time; time.sleep(60)\n"))
+    assert "did not finish within" in load(make_python(tmp_path, "import time; time.sleep(60)\n"))
 
 
 def test_a_python_that_is_not_there_is_said():
