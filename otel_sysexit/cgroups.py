@@ -2,7 +2,8 @@
 Control groups: what a path means in the mounted hierarchies, and which of them hold containers.
 
 In: /proc and texts from the user. Out: `Cgroup`s, with the inode number by which the kernel knows them. Every
-container runtime names the cgroup of a container after its id; nothing else about containers is known here.
+container runtime names the cgroup of a container after its id, and the kubelet that of a pod after its uid; nothing
+else about containers is known here.
 """
 
 import os
@@ -23,6 +24,13 @@ _SHOWN_ID_LENGTH: Final = 12
 _CONTAINER: Final = re.compile(
     r"(?:(?!.*\bconmon-).*[-:])?([0-9a-f]{64}|[0-9a-f]{32}-[0-9]{1,10})(?:\.scope)?", re.DOTALL
 )
+# Below it Podman names a pod by 64 digits alone, and a container by libpod- and its id (cgroupfs driver).
+_PODMAN: Final = "libpod_parent"
+# One component of a path: `pod` and the uid, in the systemd driver's form a slice with underscores for dashes, and what
+# runs in it behind a colon where kubelet and runtime have different drivers. A static pod's uid is a hash without dashes.
+_POD: Final = re.compile(
+    r"(?:.*-)?pod([0-9a-f]{8}(?:[-_]?[0-9a-f]{4}){3}[-_]?[0-9a-f]{12})(?:\.slice(?::.*)?)?", re.DOTALL
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +47,15 @@ class Cgroup:
     def contains(self, path: str | None) -> bool:
         """Whether the cgroup of this *path* in the same hierarchy is this one or below it."""
         return path is not None and (path == self.path or path.startswith(self.path.rstrip("/") + "/"))
+
+
+@dataclass(frozen=True, slots=True)
+class Membership:
+    """Where a process belongs, as containers go; None: in none."""
+
+    container_id: str | None = None
+    pod_uid: str | None = None
+    """As Kubernetes writes it, with dashes; a static pod's has none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,15 +97,15 @@ def _below(path: str, root: str) -> str | None:
     return rest.rstrip("/") if is_below else None
 
 
-def read_mounts(proc: Path = PROC) -> list[Mount]:
+def read_mounts(proc: Path = PROC, pid: int | str = "self") -> list[Mount]:
     """
-    Return the hierarchies in which the kernel can look a task up, v2 first.
+    Return the hierarchies that *pid* sees in which the kernel can look a task up, v2 first.
 
     Those without a controller (`name=systemd`) are left out: no `enum cgroup_subsys_id` leads to them.
     """
-    own = parse_cgroups(os.fsdecode(read(f"{proc}/self/cgroup") or b""))
+    own = parse_cgroups(os.fsdecode(read(f"{proc}/{pid}/cgroup") or b""))
     mounts = []
-    for line in os.fsdecode(read(f"{proc}/self/mountinfo") or b"").splitlines():
+    for line in os.fsdecode(read(f"{proc}/{pid}/mountinfo") or b"").splitlines():
         mount, _, filesystem = line.partition(" - ")
         kind, _, options = filesystem.split(" ", 2)
         root, mountpoint = (_unescape(field) for field in mount.split(" ")[3:5])
@@ -152,8 +169,33 @@ def containers_of(path: str) -> Iterator[tuple[str, str]]:
     components = path.split("/")
     for depth, component in enumerate(components, 1):
         found = _CONTAINER.fullmatch(component)
-        if found:
+        is_podmans_pod = found is not None and found[1] == component and components[depth - 2] == _PODMAN
+        if found and not is_podmans_pod:
             yield found[1], "/".join(components[:depth])
+
+
+def find_membership(cgroups: Mapping[str, str]) -> Membership:
+    """
+    Return the innermost container and pod of a process that is in these *cgroups*: paths by controllers.
+
+    Where hierarchies disagree, the first counts that names a container, else the first that names a pod: cgroup v2, then
+    those of v1 in the order of *cgroups*. A hybrid host may use v2 for systemd's services only.
+    """
+    paths = [path for _, path in sorted(cgroups.items(), key=lambda item: item[0] != "")]
+    found = [Membership(_innermost_container(path), _innermost_pod(path)) for path in paths]
+    with_container = (one for one in found if one.container_id)
+    with_pod = (one for one in found if one.pod_uid)
+    return next(with_container, None) or next(with_pod, None) or Membership()
+
+
+def _innermost_container(path: str) -> str | None:
+    ids = [container for container, _ in containers_of(path)]
+    return ids[-1] if ids else None
+
+
+def _innermost_pod(path: str) -> str | None:
+    uids = [found[1] for component in path.split("/") if (found := _POD.fullmatch(component))]
+    return uids[-1].replace("_", "-") if uids else None
 
 
 class Containers:

@@ -3,7 +3,16 @@
 import pytest
 from fake_proc import FakeProc
 
-from otel_sysexit.cgroups import Cgroup, Containers, containers_of, find_cgroup, read_mounts, subsystem
+from otel_sysexit.cgroups import (
+    Cgroup,
+    Containers,
+    Membership,
+    containers_of,
+    find_cgroup,
+    find_membership,
+    read_mounts,
+    subsystem,
+)
 from otel_sysexit.procfs import parse_cgroups
 
 A = "7be92808767a667f35c8505cbf40d14e931ef6db5b0210329cf193b15ba9d605"
@@ -11,6 +20,8 @@ B = "3f1c9d2b60a7e84d5f6ab01928374655aabbccddeeff00112233445566778899"
 ECS_TASK = "b5e0c3a1d2f4468fa3c9e7d15a6b8c90"
 POD = "pod05869489-8c7f-45dc-9abd-1b1620787bb1"
 POD_ = POD.replace("-", "_")
+POD_UID = POD.removeprefix("pod")
+STATIC_UID = "81cdabfc720501d9e81b425b15921b4d"
 
 BURSTABLE = f"kubepods-burstable-{POD_}.slice"
 USER = "/user.slice/user-1000.slice/user@1000.service/user.slice"
@@ -43,6 +54,10 @@ LINES = {
     "podman": (f"0::/machine.slice/libpod-{A}.scope/container", [A], "/container"),
     "podman, v1": (f"3:devices:/machine.slice/libpod-{A}.scope", [A], ""),
     "podman, cgroupfs": (f"0::/libpod_parent/libpod-{A}", [A], ""),
+    "podman, cgroupfs, in a pod": (f"0::/libpod_parent/{B}/libpod-{A}", [A], ""),
+    "podman's monitor, cgroupfs": ("0::/libpod_parent/conmon", [], ""),
+    "podman's monitor, cgroupfs, in a pod": (f"0::/libpod_parent/{B}/conmon", [], ""),
+    "podman, in a pod": (f"0::/machine.slice/machine-libpod_pod_{B}.slice/libpod-{A}.scope/container", [A], "/container"),
     "podman, rootless": (f"0::{USER}/libpod-{A}.scope/container", [A], "/container"),
     "podman's monitor": (f"0::/machine.slice/libpod-conmon-{A}.scope", [], ""),
     "ecs": (f"9:perf_event:/ecs/{ECS_TASK}/{A}", [A], ""),
@@ -51,6 +66,23 @@ LINES = {
     "ecs, fargate": (f"8:memory:/ecs/{ECS_TASK}/{ECS_TASK}-2531612879", [f"{ECS_TASK}-2531612879"], ""),
     "a system service": ("0::/system.slice/nginx.service", [], ""),
     "a desktop's application": ("0::/user.slice/app-org.gnome.Terminal-3f1c9d2b.scope", [], ""),
+    "a user's session": ("1:name=systemd:/user.slice/user-1000.slice/session-3.scope", [], ""),
+    "a user's session, v2": ("0::/user.slice/user-1000.slice/user@1000.service/app.slice/dbus.service", [], ""),
+    "a transient unit": (f"0::/system.slice/run-r{ECS_TASK}.scope", [], ""),
+    "a snap": (f"0::{USER}/snap.firefox.firefox-{POD.removeprefix('pod')}.scope", [], ""),
+    "a container's mount": (f"0::/system.slice/var-lib-docker-overlay2-{A}-merged.mount", [], ""),
+    "docker's daemon": ("0::/system.slice/docker.service", [], ""),
+    "buildkit": ("0::/docker/buildkit/xqmy3jkl0b7v3ufnlgmbe16rp", [], ""),
+    "lxc": ("0::/lxc.payload.web/system.slice/nginx.service", [], ""),
+    "lxc, v1": ("4:memory:/lxc/web", [], ""),
+    "lxc's monitor": ("0::/lxc.monitor.web", [], ""),
+    "systemd-nspawn": ("0::/machine.slice/systemd-nspawn@web.service/payload", [], ""),
+    "a virtual machine": ("0::/machine.slice/machine-qemu\\x2d1\\x2dweb.scope/libvirt/emulator", [], ""),
+    "a group named by a uuid": (f"0::/jobs/{POD.removeprefix('pod')}", [], ""),
+    "a group named by 63 digits": (f"0::/jobs/{A[1:]}", [], ""),
+    "a group named by 65 digits": (f"0::/jobs/0{A}", [], ""),
+    "a group named by 64 digits and more": (f"0::/jobs/{A}.service", [], ""),
+    "a group named by capitals": (f"0::/jobs/{A.upper()}", [], ""),
     "a group named by 32 digits": (f"4:memory:/api/{ECS_TASK}", [], ""),
     "the root": ("0::/", [], ""),
 }  # fmt: skip
@@ -64,6 +96,51 @@ def test_the_container_of_a_cgroup_is_known_by_its_path(line, ids, below):
 
     assert [container for container, _ in found] == ids
     assert [path for _, path in found][-1:] == ([cgroup.removesuffix(below)] if ids else [])
+
+
+# What runs: a /proc/PID/cgroup, the container and the pod of its process.
+V1 = ("12:pids:", "11:memory:", "4:cpu,cpuacct:", "1:name=systemd:")
+CGROUPS = {
+    "docker, cgroupfs, v1": ([*(f"{line}/docker/{A}" for line in V1), "0::/system.slice/containerd.service"], A, None),
+    "docker, systemd, v1": ([f"{line}/system.slice/docker-{A}.scope" for line in V1], A, None),
+    "docker, systemd, v2": ([f"0::/system.slice/docker-{A}.scope"], A, None),
+    "docker, from another namespace": ([f"0::/../../docker/{A}"], A, None),
+    "docker in a pod": ([f"0::/kubepods.slice/{BURSTABLE}/cri-containerd-{A}.scope/docker/{B}"], B, POD_UID),
+    "podman, rootful": ([f"0::/machine.slice/libpod-{A}.scope/container"], A, None),
+    "podman, rootful, in a pod": ([f"0::/machine.slice/machine-libpod_pod_{B}.slice/libpod-{A}.scope"], A, None),
+    "podman, rootless": ([f"0::{USER}/libpod-{A}.scope/container"], A, None),
+    "podman, rootless, v1": ([*(f"{line}/user.slice" for line in V1), f"0::{USER}/podman-4711.scope"], None, None),
+    "kubernetes, cgroupfs, burstable": ([f"{line}/kubepods/burstable/{POD}/{A}" for line in V1], A, POD_UID),
+    "kubernetes, cgroupfs, best effort": ([f"0::/kubepods/besteffort/{POD}/{A}"], A, POD_UID),
+    "kubernetes, cgroupfs, guaranteed": ([f"0::/kubepods/{POD}/{A}"], A, POD_UID),
+    "kubernetes, cgroupfs, static pod": ([f"0::/kubepods/burstable/pod{STATIC_UID}/{A}"], A, STATIC_UID),
+    "kubernetes, cgroupfs, cri-o": ([f"0::/kubepods/{POD}/crio-{A}"], A, POD_UID),
+    "kubernetes, systemd, burstable": ([f"0::/kubepods.slice/{BURSTABLE}/cri-containerd-{A}.scope"], A, POD_UID),
+    "kubernetes, systemd, guaranteed": ([f"0::/kubepods.slice/kubepods-{POD_}.slice/cri-containerd-{A}.scope"], A, POD_UID),
+    "kubernetes, systemd, static pod": ([f"0::/kubepods.slice/kubepods-burstable-pod{STATIC_UID}.slice/crio-{A}.scope"], A, STATIC_UID),
+    "kubernetes, systemd, docker": ([f"{line}/kubepods.slice/{BURSTABLE}/docker-{A}.scope" for line in V1], A, POD_UID),
+    "kubernetes, systemd, cri-o": ([f"0::/kubepods.slice/{BURSTABLE}/crio-{A}.scope/container"], A, POD_UID),
+    "kubernetes, systemd, another namespace": ([f"0::/../../{BURSTABLE}/cri-containerd-{A}.scope"], A, POD_UID),
+    "kubernetes, drivers at odds": ([f"0::/system.slice/containerd.service/{BURSTABLE}:cri-containerd:{A}"], A, POD_UID),
+    "kubernetes in docker": ([f"0::/docker/{B}/kubelet.slice/kubelet-kubepods.slice/kubelet-{BURSTABLE}/cri-containerd-{A}.scope"], A, POD_UID),
+    "a pod's cri-o monitor": ([f"0::/kubepods.slice/{BURSTABLE}/crio-conmon-{A}.scope"], None, POD_UID),
+    "ecs": ([f"{line}/ecs/{ECS_TASK}/{A}" for line in V1], A, None),
+    "ecs, fargate": ([f"{line}/ecs/{ECS_TASK}/{ECS_TASK}-2531612879" for line in V1], f"{ECS_TASK}-2531612879", None),
+    "hybrid, containers in v1 only": ([*(f"{line}/kubepods/{POD}/{A}" for line in V1), "0::/system.slice/kubelet.service"], A, POD_UID),
+    "hybrid, containers in a named hierarchy only": ([f"1:name=systemd:/docker/{A}", "0::/"], A, None),
+    "hybrid, at odds": ([f"12:pids:/docker/{B}", f"0::/docker/{A}"], A, None),
+    "hybrid, at odds about the pod": ([f"12:pids:/kubepods/{POD}/{B}", f"0::/docker/{A}"], A, None),
+    "v1, at odds": ([f"12:pids:/docker/{A}", f"11:memory:/docker/{B}"], A, None),
+    "a service": (["1:name=systemd:/system.slice/nginx.service", "0::/system.slice/nginx.service"], None, None),
+    "a group named as a pod, nearly": ([f"0::/my{POD}/{POD}x/pod-{POD_UID}"], None, None),
+    "nothing": ([], None, None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("lines", "container", "pod"), CGROUPS.values(), ids=CGROUPS.keys())
+def test_a_process_belongs_to_its_innermost_container_and_pod(lines, container, pod):
+    """Whatever runtime, driver and version of cgroups: v2's path counts first, then v1's in their order."""
+    assert find_membership(parse_cgroups("\n".join(lines))) == Membership(container, pod)
 
 
 @pytest.fixture
