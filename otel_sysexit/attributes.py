@@ -45,6 +45,8 @@ PROCESS_REAL_USER_ID: Final = "process.real_user.id"
 PROCESS_VPID: Final = "process.vpid"
 SERVICE_INSTANCE_ID: Final = "service.instance.id"
 PROCESS_EXIT_CODE: Final = "process.exit.code"
+CONTAINER_ID: Final = "container.id"
+K8S_POD_UID: Final = "k8s.pod.uid"
 HOST_NAME: Final = "host.name"
 HOST_ARCH: Final = "host.arch"
 HOST_ID: Final = "host.id"
@@ -99,6 +101,8 @@ ATTRIBUTES: Final = (
     Attribute(PROCESS_REAL_USER_ID, "int", "resource", "Real user id, where it is another one (set-user-id programs)."),
     Attribute(PROCESS_VPID, "int", "resource", "Thread group id in the process's own pid namespace, where it is another one."),
     Attribute(SERVICE_INSTANCE_ID, "string", "resource", "UUID (version 5, in the namespace that the conventions give) of `host.id:boot id:pid:start in clock ticks`; the process's own OTEL_RESOURCE_ATTRIBUTES may say another."),
+    Attribute(CONTAINER_ID, "string", "resource", "The innermost container's, by the name of the process's cgroup when the program began or was first seen."),
+    Attribute(K8S_POD_UID, "string", "resource", "The pod's, by the same; of a static pod the hash that the kubelet calls it by."),
     Attribute(HOST_NAME, "string", "resource", "As uname(2) gives it."),
     Attribute(HOST_ID, "string", "resource", "From /etc/machine-id."),
     Attribute(HOST_ARCH, "string", "resource", "amd64 or arm64."),

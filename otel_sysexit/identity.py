@@ -72,6 +72,10 @@ class Image:
     """OTEL_RESOURCE_ATTRIBUTES of its own environment."""
     trace_context: TraceContext | None = None
     """Of who started it, as its own environment says (TRACEPARENT)."""
+    container_id: str | None = None
+    """Of the innermost container that it runs in."""
+    pod_uid: str | None = None
+    """Of the Kubernetes pod that it runs in."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

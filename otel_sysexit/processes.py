@@ -23,6 +23,8 @@ import numpy.typing as npt
 import psutil
 
 from otel_sysexit.calls import Calls
+from otel_sysexit.cgroups import Membership
+from otel_sysexit.containers import read_membership
 from otel_sysexit.environment import parse_resource_attributes
 from otel_sysexit.identity import Image, Process, Thread
 from otel_sysexit.kernel.records import TaskKind
@@ -271,6 +273,7 @@ class Processes:
         process = Process(pid, 0, parent_pid, begin_unix_ns=begin_unix_ns)
         process.image = Image(process, UNKNOWN)
         self._note_environment(process.image, environ)
+        _note_membership(process.image, read_membership(pid))
         self._timelines[pid] = _Timeline([(0, process.image)], {})
         self._launched = process
         return process
@@ -400,10 +403,12 @@ def _make_image(
     strings = strings or ExecStrings()
     path, command = strings.path(), strings.command
     environment: dict[str, str] | None = None
+    membership: Membership | None = None
     found_ns = read_start_boot_ns(process.pid)
     if (
         found_ns is not None and abs(found_ns - start_boot_ns) <= _START_TICK_NS
     ):  # not another one with its pid
+        membership = read_membership(process.pid)
         try:
             living = psutil.Process(process.pid)
             variables = living.environ()
@@ -427,6 +432,7 @@ def _make_image(
         real_user_id=users.real,
         command_args=strings.args,
     )
+    _note_membership(image, membership)
     return image, environment
 
 
@@ -435,6 +441,15 @@ def _read_command_args(pid: int) -> tuple[str, ...]:
         return tuple(_readable(part) for part in psutil.Process(pid).cmdline())
     except psutil.Error:
         return ()
+
+
+def _note_membership(image: Image, membership: Membership | None) -> None:
+    """Say which container and pod a program is in; None: it is gone already, and was most likely where it was before its exec."""
+    before = image.process.image
+    if membership is not None:
+        image.container_id, image.pod_uid = membership.container_id, membership.pod_uid
+    elif before is not None:
+        image.container_id, image.pod_uid = before.container_id, before.pod_uid
 
 
 def _readable(text: str) -> str:

@@ -84,6 +84,8 @@ def image_attributes(image: Image, extra: Mapping[str, str]) -> dict[str, Value]
         names.PROCESS_COMMAND: image.command,
         names.PROCESS_COMMAND_ARGS: image.command_args,
         names.PROCESS_OWNER: image.owner,
+        names.CONTAINER_ID: image.container_id,
+        names.K8S_POD_UID: image.pod_uid,
     }
     found |= {key: value for key, value in known.items() if value}
     if image.user_id is not None:

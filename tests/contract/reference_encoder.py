@@ -308,6 +308,8 @@ def _resource_attributes(
         "process.user.id": image.user_id,
         "process.real_user.id": None if image.real_user_id == image.user_id else image.real_user_id,
         "process.vpid": None if process.vpid == process.pid else process.vpid,
+        "container.id": image.container_id,
+        "k8s.pod.uid": image.pod_uid,
         "host.id": _machine_id(),
     }
     found.setdefault("service.instance.id", _instance_id(image))

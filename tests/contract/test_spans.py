@@ -39,7 +39,10 @@ SERVER.image = Image(
         "service.version": "3",
         "deployment.environment.name": "live",
         "host.name": "never",
+        "container.id": "never",
     },
+    container_id="7be92808767a667f35c8505cbf40d14e931ef6db5b0210329cf193b15ba9d605",
+    pod_uid="05869489-8c7f-45dc-9abd-1b1620787bb1",
 )
 SHELL = make_process(4243, "sh", SERVER, exit_code=3, end_unix_ns=START_UNIX_NS + 9)
 KILLED = make_process(4244, "déjà vu", SHELL, exit_signal=9, end_unix_ns=START_UNIX_NS + 9)

@@ -22,7 +22,7 @@ PACKAGE = Path(otel_sysexit.__file__).parent
 DOCS = PACKAGE.parent / "docs"
 PROSE = [PACKAGE.parent / name for name in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md")]
 # What an attribute's name begins with, in the conventions and in ours.
-AREAS = r"(process|thread|syscall|host|os|service|telemetry|file|error|network|container|otel_sysexit)"
+AREAS = r"(process|thread|syscall|host|os|service|telemetry|file|error|network|container|k8s|otel_sysexit)"
 OTHER_OPTIONS = {"--help", "--version", "--env-file"}
 
 

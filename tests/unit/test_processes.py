@@ -10,12 +10,16 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 from made_calls import Made, make_calls
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from otel_sysexit import processes as processes_module
+from otel_sysexit.cgroups import Membership
 from otel_sysexit.identity import Process
+from otel_sysexit.kernel.records import TASK, TaskKind
 from otel_sysexit.otlp.spans import SpanEncoder
 from otel_sysexit.processes import Processes, read_start_boot_ns
 from otel_sysexit.strings import ExecStrings
@@ -87,6 +91,86 @@ def test_a_process_names_its_service_itself(environ, service_name, attributes):
         image = Processes(0).add_running(pid).image
 
     assert (image.service_name, image.environment_attributes) == (service_name, attributes)
+
+
+@pytest.fixture
+def contain(monkeypatch):
+    """Return a function that lets a process be where it says; the others are gone, as far as containers go."""
+    known = {}
+    monkeypatch.setattr(processes_module, "read_membership", known.get)
+    return known.__setitem__
+
+
+def made_task(kind: TaskKind, pid: int, **fields: int) -> np.ndarray:
+    """Return the record of what happened to a process's only thread."""
+    task = np.zeros(1, TASK)
+    for name, value in {"kind": kind, "tid": pid, "previous_tid": pid, "tgid": pid, **fields}.items():
+        task[name] = value
+    return task
+
+
+def test_a_running_process_is_in_its_container(contain):
+    """Where a process is that is taken up, its image says."""
+    with running() as pid:
+        contain(pid, Membership("c" * 64, "the pod"))
+        image = Processes(0).add_running(pid).image
+
+    assert (image.container_id, image.pod_uid) == ("c" * 64, "the pod")
+
+
+def test_a_child_is_where_its_parent_is(contain):
+    """A child begins in its parent's container, and is still there when its exec is read after its end."""
+    gone = 10_000_000
+    with running() as pid:
+        contain(pid, Membership("c" * 64, "the pod"))
+        processes = Processes(0)
+        processes.add_running(pid)
+        processes.learn(made_task(TaskKind.PROCESS_START, gone, parent_tgid=pid), {}, 0)
+        child = processes.thread_at(gone, gone, 1).image
+        processes.learn(
+            made_task(TaskKind.EXEC, gone, time_ns=2), {0: ExecStrings("/bin/true", "true", "true")}, 0
+        )
+        executed = processes.thread_at(gone, gone, 2).image
+
+    assert executed.executable_name == "true"
+    assert [(image.container_id, image.pod_uid) for image in (child, executed)] == [("c" * 64, "the pod")] * 2
+
+
+def test_a_process_that_was_moved_is_where_its_exec_finds_it(contain):
+    """What a runtime starts is moved into the container first; the exec that follows tells."""
+    with running() as pid:
+        contain(pid, Membership())
+        processes = Processes(0)
+        process = processes.add_running(pid)
+        contain(pid, Membership("c" * 64))
+        processes.learn(made_task(TaskKind.EXEC, pid, time_ns=2), {0: ExecStrings("", "", "sleep")}, 0)
+
+    assert [processes.thread_at(pid, pid, time_ns).image.container_id for time_ns in (1, 2)] == [
+        None,
+        "c" * 64,
+    ]
+    assert process.image.container_id == "c" * 64
+
+
+def test_another_process_of_the_pid_is_not_asked(contain):
+    """Of a process that is gone, /proc shows another one's container when its pid was used again."""
+    with running() as pid:
+        contain(pid, Membership("c" * 64))
+        processes = Processes(0)
+        processes.learn(made_task(TaskKind.PROCESS_START, pid, start_ns=1), {}, 0)
+
+        assert processes.thread_at(pid, pid, 1).image.container_id is None
+
+
+def test_the_command_is_in_our_container(contain):
+    """A command that waits for its exec is where it will be; an exec that is read too late changes nothing."""
+    gone = 10_000_000
+    contain(gone, Membership("c" * 64))
+    processes = Processes(0)
+    command = processes.add_launched(gone, 1, os.getpid(), {})
+    processes.learn(made_task(TaskKind.EXEC, gone, time_ns=2), {0: ExecStrings("/bin/ls", "ls", "ls")}, 0)
+
+    assert (command.image.executable_name, command.image.container_id) == ("ls", "c" * 64)
 
 
 def test_names_that_are_no_text_can_be_sent(tmp_path):

@@ -1,0 +1,125 @@
+"""
+Which container and pod a process is in, as /proc says it, and which we ourselves are in.
+
+In: /proc. Out: `Membership`s. Paths of cgroups are relative to our cgroup namespace; in a container that has one of its
+own, what is in there with us has the path `/`, and others have paths such as `/../../docker/ID`. So where we are is found
+out once, and paths are completed by it.
+"""
+
+import os
+import posixpath
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from pathlib import Path
+from typing import Final
+
+from otel_sysexit.cgroups import Membership, Mount, find_membership, read_mounts
+from otel_sysexit.procfs import PROC, is_running, parse_cgroups, read
+
+_INITIAL_CGROUP_NAMESPACE: Final = 0xEFFFFFFB  # PROC_CGROUP_INIT_INO, linux/proc_ns.h
+# Files that a runtime mounts into a container; their sources lie in a folder that is named after it.
+_RUNTIMES_FILES: Final = ("/run/.containerenv", "/etc/hostname", "/etc/hosts", "/etc/resolv.conf")
+_RUNTIMES_FOLDER: Final = re.compile(r".*/(?:overlay-)?containers/(?:[^/]+/)?([0-9a-f]{64})/.*", re.DOTALL)
+# And those that the kubelet mounts.
+_KUBELETS_FILES: Final = ("/etc/hosts", "/dev/termination-log")
+_KUBELETS_FOLDER: Final = re.compile(r".*/pods/([0-9a-f-]{32,36})/.*", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What paths of cgroups are relative to."""
+
+    roots: Mapping[str, str]
+    """Full path of our cgroup namespace's root by the hierarchy's controllers, where it can be seen."""
+    own: Membership
+    """Ours, as far as mounts tell it."""
+
+    def find(self, cgroups: Mapping[str, str]) -> Membership:
+        """Return where a process belongs that has these *cgroups*: paths by controllers, as we see them."""
+        found = find_membership(
+            {
+                controllers: posixpath.normpath(self.roots[controllers] + path)
+                if controllers in self.roots
+                else path
+                for controllers, path in cgroups.items()
+            }
+        )
+        if any(path.startswith("/..") for path in cgroups.values()):
+            return found
+        return Membership(found.container_id or self.own.container_id, found.pod_uid or self.own.pod_uid)
+
+
+def read_membership(pid: int, proc: Path = PROC) -> Membership | None:
+    """Return where the process *pid* belongs now; None: it has begun to end, and v1 says `/` of it already, or is gone."""
+    text = read(f"{proc}/{pid}/cgroup")
+    if not text or not is_running(pid, proc):
+        return None
+    return _understand(text, proc)
+
+
+@lru_cache(maxsize=1024)
+def _understand(text: bytes, proc: Path) -> Membership:
+    """Return what a /proc/PID/cgroup means; most processes have that of others."""
+    return read_surroundings(proc).find(parse_cgroups(os.fsdecode(text)))
+
+
+@cache
+def read_surroundings(proc: Path = PROC) -> Surroundings:
+    """Return where we are ourselves, which does not change; in the initial cgroup namespace paths are full as they are."""
+    try:
+        namespace = Path(f"{proc}/self/ns/cgroup").stat().st_ino
+    except OSError:
+        namespace = _INITIAL_CGROUP_NAMESPACE
+    if namespace == _INITIAL_CGROUP_NAMESPACE:
+        return Surroundings({}, Membership())
+    return Surroundings(_find_roots(proc), _own_by_mounts(proc))
+
+
+def _find_roots(proc: Path) -> dict[str, str]:
+    """Return the full paths of our cgroup namespace's roots: the host's init sees the same folders, but all of them."""
+    host = {mount.controllers: mount for mount in read_mounts(proc, 1)}
+    roots = {}
+    for mount in read_mounts(proc):
+        if mount.root == "/" and mount.controllers in host:
+            path = _find_path(f"{proc}/1/root{host[mount.controllers].mountpoint}", mount)
+            if path is not None:
+                roots[mount.controllers] = path
+    return roots
+
+
+def _find_path(top: str, mount: Mount) -> str | None:
+    """Return the path below *top* of the folder that is mounted for us; None: it is not there, or not ours to see."""
+    try:
+        wanted = Path(mount.mountpoint).stat()
+    except OSError:
+        return None
+    for folder, _, _ in os.walk(top):
+        try:
+            is_it = os.path.samestat(os.stat(folder), wanted)  # noqa: PTH116 (pathlib takes twice the time)
+        except OSError:  # removed meanwhile
+            continue
+        if is_it:
+            return folder.removeprefix(top)
+    return None
+
+
+def _own_by_mounts(proc: Path) -> Membership:
+    """
+    Return our own container and pod by the sources of what was mounted into it.
+
+    In a pod, the runtime's files are those of the pod's sandbox, which has another id than the container.
+    """
+    sources: dict[str, str] = {}
+    for line in os.fsdecode(read(f"{proc}/self/mountinfo") or b"").splitlines():
+        source, mountpoint = line.split(" ")[3:5]
+        sources[mountpoint] = source
+    pod = _first_match(_KUBELETS_FOLDER, [sources.get(file, "") for file in _KUBELETS_FILES])
+    container = _first_match(_RUNTIMES_FOLDER, [sources.get(file, "") for file in _RUNTIMES_FILES])
+    return Membership(None if pod else container, pod)
+
+
+def _first_match(pattern: re.Pattern[str], texts: list[str]) -> str | None:
+    found = (pattern.fullmatch(text) for text in texts)
+    return next((one[1] for one in found if one), None)
