@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from otel_sysexit.cgroups import Membership, Mount, find_membership, read_mounts
-from otel_sysexit.procfs import PROC, is_running, parse_cgroups, read
+from otel_sysexit.procfs import PROC, is_running, list_ids, parse_cgroups, read
 
 _INITIAL_CGROUP_NAMESPACE: Final = 0xEFFFFFFB  # PROC_CGROUP_INIT_INO, linux/proc_ns.h
 # Files that a runtime mounts into a container; their sources lie in a folder that is named after it.
@@ -68,25 +68,42 @@ def _understand(text: bytes, proc: Path) -> Membership:
 @cache
 def read_surroundings(proc: Path = PROC) -> Surroundings:
     """Return where we are ourselves, which does not change; in the initial cgroup namespace paths are full as they are."""
-    try:
-        namespace = Path(f"{proc}/self/ns/cgroup").stat().st_ino
-    except OSError:
-        namespace = _INITIAL_CGROUP_NAMESPACE
-    if namespace == _INITIAL_CGROUP_NAMESPACE:
+    if _namespace(proc, "self", "cgroup") in {_INITIAL_CGROUP_NAMESPACE, None}:
         return Surroundings({}, Membership())
     return Surroundings(_find_roots(proc), _own_by_mounts(proc))
 
 
+def _namespace(proc: Path, pid: int | str, kind: str) -> int | None:
+    """Return the number of a process's namespace; None: it is gone, or not ours to ask."""
+    try:
+        return Path(f"{proc}/{pid}/ns/{kind}").stat().st_ino
+    except OSError:
+        return None
+
+
 def _find_roots(proc: Path) -> dict[str, str]:
-    """Return the full paths of our cgroup namespace's roots: the host's init sees the same folders, but all of them."""
-    host = {mount.controllers: mount for mount in read_mounts(proc, 1)}
-    roots = {}
-    for mount in read_mounts(proc):
-        if mount.root == "/" and mount.controllers in host:
-            path = _find_path(f"{proc}/1/root{host[mount.controllers].mountpoint}", mount)
-            if path is not None:
-                roots[mount.controllers] = path
-    return roots
+    """
+    Return the full paths of our cgroup namespace's roots, as who is outside of it sees the same folders.
+
+    That is the host's init, or the next one if init does not let us look. Who shares mounts sees the same.
+    """
+    inside = {None, _namespace(proc, "self", "cgroup")}
+    views: set[int | None] = {None}
+    for pid in sorted(list_ids(str(proc))):
+        view = _namespace(proc, pid, "mnt")
+        if view not in views and _namespace(proc, pid, "cgroup") not in inside:
+            views.add(view)
+            roots = _find_roots_as(pid, proc)
+            if roots:
+                return roots
+    return {}
+
+
+def _find_roots_as(pid: int, proc: Path) -> dict[str, str]:
+    seen = {mount.controllers: f"{proc}/{pid}/root{mount.mountpoint}" for mount in read_mounts(proc, pid)}
+    ours = [mount for mount in read_mounts(proc) if mount.root == "/" and mount.controllers in seen]
+    found = {mount.controllers: _find_path(seen[mount.controllers], mount) for mount in ours}
+    return {controllers: path for controllers, path in found.items() if path is not None}
 
 
 def _find_path(top: str, mount: Mount) -> str | None:

@@ -37,13 +37,18 @@ def mount_files(proc: FakeProc, sources: dict[str, str]) -> None:
 
 
 def show_host(proc: FakeProc, hierarchy: Path, root: str) -> None:
-    """Let v2's *hierarchy* be the host's, and its part *root* what is mounted for us."""
+    """Let v2's *hierarchy* be the host's, and its part *root* what is mounted for us; init hides it, process 2 does not."""
     (hierarchy / root).mkdir(parents=True)
     proc.mount("", hierarchy / root)
-    proc.add(1, cgroup="0::/../../init.scope")
-    (proc.root / "1" / "root" / "sys" / "fs").mkdir(parents=True)
-    (proc.root / "1" / "root" / "sys" / "fs" / "cgroup").symlink_to(hierarchy)
-    (proc.root / "1" / "mountinfo").write_text("31 23 0:28 /../.. /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n")
+    for pid in (1, 2):
+        proc.add(pid, cgroup="0::/../../init.scope")
+        folder = proc.root / str(pid)
+        (folder / "ns").mkdir()
+        for kind in ("cgroup", "mnt"):
+            (folder / "ns" / kind).touch()
+        (folder / "mountinfo").write_text("31 23 0:28 /../.. /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n")
+        (folder / "root" / "sys" / "fs").mkdir(parents=True)
+    (proc.root / "2" / "root" / "sys" / "fs" / "cgroup").symlink_to(hierarchy)
 
 
 # --- from outside -----------------------------------------------------------------------------------------------------
