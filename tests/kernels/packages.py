@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -87,8 +88,8 @@ class Archive:
 
     def __init__(self, architecture: str, *suites: str) -> None:
         self.debian_name = DEBIAN_NAMES[architecture]
-        self._folder = tempfile.TemporaryDirectory(prefix="otel-sysexit-apt-")
-        folder = Path(self._folder.name)
+        self._folder = folder = Path(tempfile.mkdtemp(prefix="otel-sysexit-apt-"))
+        weakref.finalize(self, shutil.rmtree, folder)
         for name in ("lists/partial", "archives/partial", "none"):
             (folder / name).mkdir(parents=True)
         (folder / "status").touch()
@@ -129,14 +130,14 @@ class Archive:
 
     def download(self, *packages: str) -> list[Path]:
         """Download these packages; return their files."""
-        folder = Path(tempfile.mkdtemp(dir=self._folder.name))
+        folder = Path(tempfile.mkdtemp(dir=self._folder))
         run("apt-get", *self._options, "-qq", "download", *packages, cwd=folder)
         return sorted(folder.glob("*.deb"))
 
     def download_with_dependencies(self, *packages: str) -> list[Path]:
         """Download these packages and all that they depend on; return their files."""
         run("apt-get", *self._options, "-qq", "-y", "--download-only", "install", *packages)
-        return sorted(Path(self._folder.name, "archives").glob("*.deb"))
+        return sorted((self._folder / "archives").glob("*.deb"))
 
 
 def unpack(packages: list[Path], folder: Path, *patterns: str) -> None:
