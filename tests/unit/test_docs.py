@@ -9,6 +9,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import yaml
 from opentelemetry.semconv.schemas import Schemas
 
 import otel_sysexit
@@ -79,7 +80,9 @@ def test_the_example_of_a_service_works():
 
 
 @pytest.mark.parametrize(
-    "path", [*PROSE, DOCS / "environment.md", DOCS / "attributes.md"], ids=lambda path: path.name
+    "path",
+    [*PROSE, *(DOCS / f"{name}.md" for name in ("environment", "attributes", "kubernetes"))],
+    ids=lambda path: path.name,
 )
 def test_options_that_are_named_exist(path):
     """No page promises an option that is not there; what is written as the beginning of several (`--not-…`) is one of some."""
@@ -89,6 +92,43 @@ def test_options_that_are_named_exist(path):
 
     assert {name for name in named if not name.endswith("…")} - options == set()
     assert [one for one in beginnings if not any(option.startswith(one) for option in options)] == []
+
+
+# --- Kubernetes -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def kubernetes() -> list[dict]:
+    """The examples of docs/kubernetes.md: a Collector's configuration and a DaemonSet."""
+    text = (DOCS / "kubernetes.md").read_text(encoding="utf-8")
+    return [yaml.safe_load(example) for example in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)]
+
+
+def test_a_collector_joins_on_what_we_send(kubernetes):
+    """Each rule goes by a resource attribute of ours, and by one that the processor knows since it extracts it."""
+    processor = kubernetes[0]["processors"]["k8s_attributes"]
+    sources = [source for rule in processor["pod_association"] for source in rule["sources"]]
+    ours = {one.name for one in ATTRIBUTES if one.level == "resource"}
+
+    assert {source["from"] for source in sources} == {"resource_attribute"}
+    assert [source["name"] for source in sources] == ["k8s.pod.uid", "container.id"]
+    assert {source["name"] for source in sources} <= ours & set(processor["extract"]["metadata"])
+    assert "k8s_attributes" in kubernetes[0]["service"]["pipelines"]["traces"]["processors"]
+
+
+def test_the_agent_of_a_node_can_start(kubernetes):
+    """It has the node's pid namespace, and its command line is one."""
+    pod = kubernetes[1]["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    command, *options = container["args"]
+    settings = {setting.flag: setting for setting in SETTINGS}
+
+    assert pod["hostPID"]
+    assert command == "attach"
+    assert all(settings[option] for option in options if option.startswith("--"))
+    assert {mount["name"] for mount in container["volumeMounts"]} == {
+        volume["name"] for volume in pod["volumes"]
+    }
 
 
 # --- names of attributes ----------------------------------------------------------------------------------------------
