@@ -20,6 +20,7 @@ import psutil
 from otel_sysexit.calls import Calls, Decoder
 from otel_sysexit.command import Command, Inherited, find_executable
 from otel_sysexit.config import Config
+from otel_sysexit.containers import CgroupIndex
 from otel_sysexit.errors import AgentError
 from otel_sysexit.flat import Flat
 from otel_sysexit.identity import Process, Thread
@@ -136,6 +137,8 @@ class Agent:
         """Take over *capture*; nothing is a target yet."""
         self._capture = capture
         self._reader = Reader(capture, self._decoder, self.processes)
+        if capture.cgroup_subsystem is not None:
+            self.processes.cgroups = CgroupIndex(capture.cgroup_subsystem)
         if self._config.max_rate:
             self._rate = RateKeeper(capture, self._config.max_rate, threshold_of(self._config.sample))
         # Edge-triggered: without, epoll would report records that were put there without a wake-up, and each poll

@@ -13,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from otel_sysexit.procfs import PROC, list_ids, parse_cgroups, read
 
@@ -49,8 +49,7 @@ class Cgroup:
         return path is not None and (path == self.path or path.startswith(self.path.rstrip("/") + "/"))
 
 
-@dataclass(frozen=True, slots=True)
-class Membership:
+class Membership(NamedTuple):
     """Where a process belongs, as containers go; None: in none."""
 
     container_id: str | None = None

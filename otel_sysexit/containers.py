@@ -9,13 +9,15 @@ out once, and paths are completed by it.
 import os
 import posixpath
 import re
+import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Final
 
-from otel_sysexit.cgroups import Membership, Mount, find_membership, read_mounts
+from otel_sysexit.cgroups import Membership, Mount, find_membership, read_mounts, subsystem
 from otel_sysexit.procfs import PROC, is_running, list_ids, parse_cgroups, read
 
 _INITIAL_CGROUP_NAMESPACE: Final = 0xEFFFFFFB  # PROC_CGROUP_INIT_INO, linux/proc_ns.h
@@ -25,6 +27,9 @@ _RUNTIMES_FOLDER: Final = re.compile(r".*/(?:overlay-)?containers/(?:[^/]+/)?([0
 # And those that the kubelet mounts.
 _KUBELETS_FILES: Final = ("/etc/hosts", "/dev/termination-log")
 _KUBELETS_FOLDER: Final = re.compile(r".*/pods/([0-9a-f-]{32,36})/.*", re.DOTALL)
+
+_REREAD_SECONDS: Final = 0.2
+"""So often at most all cgroups are looked at for one that is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,3 +145,37 @@ def _own_by_mounts(proc: Path) -> Membership:
 def _first_match(pattern: re.Pattern[str], texts: list[str]) -> str | None:
     found = (pattern.fullmatch(text) for text in texts)
     return next((one[1] for one in found if one), None)
+
+
+class CgroupIndex:
+    """Which container and pod a cgroup is of, by the number that the kernel knows it by: its directory's inode."""
+
+    def __init__(self, subsystem_name: str, proc: Path = PROC) -> None:
+        """Look in the hierarchy with the controller *subsystem_name*; empty: v2. Nothing is read yet."""
+        self._proc = proc
+        self._mount = next(
+            (mount for mount in read_mounts(proc) if (subsystem(mount.controllers) or "") == subsystem_name),
+            None,
+        )
+        self._paths: dict[int, str] = {}
+        self._read_at = -1.0
+
+    def find(self, inode: int) -> Membership | None:
+        """Return where the processes of a cgroup belong; None: there is no such cgroup (any more), or it cannot be seen."""
+        if inode not in self._paths and time.monotonic() - self._read_at >= _REREAD_SECONDS:
+            self._read_at = time.monotonic()
+            self._paths = self._read()
+        if self._mount is None or inode not in self._paths:
+            return None
+        return read_surroundings(self._proc).find({self._mount.controllers: self._paths[inode]})
+
+    def _read(self) -> dict[int, str]:
+        """Return the paths of all cgroups by inode."""
+        if self._mount is None:
+            return {}
+        top = self._mount.mountpoint
+        found = {}
+        for folder, _, _ in os.walk(top):
+            with suppress(OSError):  # removed meanwhile
+                found[Path(folder).stat().st_ino] = self._mount.root.rstrip("/") + folder[len(top) :] or "/"
+        return found

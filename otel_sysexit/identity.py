@@ -72,6 +72,8 @@ class Image:
     """OTEL_RESOURCE_ATTRIBUTES of its own environment."""
     trace_context: TraceContext | None = None
     """Of who started it, as its own environment says (TRACEPARENT)."""
+    cgroup: int = 0
+    """Inode number of the cgroup it began in, of one hierarchy; 0: unknown."""
     container_id: str | None = None
     """Of the innermost container that it runs in."""
     pod_uid: str | None = None

@@ -6,16 +6,11 @@ to, as they were when the call ended; and the processes that ended. What the ker
 /proc adds what it still knows of a process that lives.
 """
 
-import os
-import pwd
-import re
 import sys
 import time
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
-from pathlib import Path, PurePosixPath
 from typing import Any, Final, NamedTuple, TypeVar
 
 import numpy as np
@@ -24,21 +19,26 @@ import psutil
 
 from otel_sysexit.calls import Calls
 from otel_sysexit.cgroups import Membership
-from otel_sysexit.containers import read_membership
+from otel_sysexit.containers import CgroupIndex, read_membership
 from otel_sysexit.environment import parse_resource_attributes
 from otel_sysexit.identity import Image, Process, Thread
+from otel_sysexit.images import (
+    START_TICK_NS,
+    UNKNOWN,
+    Facts,
+    make_image,
+    read_command_args,
+    read_start_boot_ns,
+    read_vpid,
+    readable,
+)
 from otel_sysexit.kernel.records import TaskKind
-from otel_sysexit.procfs import is_running, read
 from otel_sysexit.propagation import parse_trace_context
 from otel_sysexit.strings import ExecStrings
 
-UNKNOWN: Final = "unknown"
-_VARIABLES: Final = ("OTEL_", "TRACEPARENT", "TRACESTATE")
-"""How the variables begin that are looked at in a program's environment."""
 _Entry = TypeVar("_Entry")
 _PATIENCE_S: Final = 1.0
 """How long a process that ended is kept for threads that have not said that they did: their records may be lost."""
-_START_TICK_NS: Final = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(slots=True)
@@ -94,18 +94,6 @@ def _since(entries: list[tuple[int, _Entry]], time_ns: int) -> list[tuple[int, _
     return entries[first:]
 
 
-class Users(NamedTuple):
-    """As whom a program runs."""
-
-    effective: int
-    real: int
-
-    @classmethod
-    def of(cls, task: Any) -> "Users":
-        """Return what a record (dtype TASK) says."""
-        return cls(int(task["euid"]), int(task["uid"]))
-
-
 class _Dying(NamedTuple):
     """A process that ended, told when the ring of calls was read up to *position*."""
 
@@ -144,6 +132,8 @@ class Processes:
         self._dying: list[_Dying] = []
         self._superseded: deque[_Superseded] = deque()
         self._launched: Process | None = None
+        self.cgroups: CgroupIndex | None = None
+        """What cgroups mean that the kernel side tells of; None: it does not."""
         self.bad_trace_contexts = 0
         """How many programs had a TRACEPARENT that is none."""
 
@@ -160,7 +150,7 @@ class Processes:
         timeline = self._timelines[pid] = (
             _Timeline()
         )  # complete from the beginning: the process may be gone now
-        self._add_image(timeline, process, 0, None, Users(users.effective, users.real))
+        self._add_image(timeline, process, 0, None, Facts(users.effective, users.real))
         for thread in threads:
             timeline.names[thread.id] = [(0, _read_comm(pid, thread.id))]
             timeline.threads.add(thread.id)
@@ -173,7 +163,7 @@ class Processes:
             pid,
             start_boot_ns + self._boot_to_unix_ns,
             parent_pid,
-            start_ticks=start_boot_ns // _START_TICK_NS,
+            start_ticks=start_boot_ns // START_TICK_NS,
             vpid=vpid,
         )
 
@@ -225,10 +215,11 @@ class Processes:
             timeline = self._timelines[pid] = _Timeline()
         timeline.threads = set()  # not emptied: another process of this pid may be dying still
         if parent_image is None:
-            self._add_image(timeline, process, time_ns, None, Users.of(task))
+            self._add_image(timeline, process, time_ns, None, Facts.of(task))
         else:
             process.parent = parent_image.process
-            process.image = replace(parent_image, process=process)
+            process.image = replace(parent_image, process=process, cgroup=int(task["cgroup"]))
+            self._note_container(process.image, parent_image)
             timeline.images.append((time_ns, process.image))
         return timeline
 
@@ -240,11 +231,11 @@ class Processes:
             self._launched = None
             start_boot_ns = int(task["start_ns"])
             process.start_unix_ns = start_boot_ns + self._boot_to_unix_ns
-            process.start_ticks = start_boot_ns // _START_TICK_NS
+            process.start_ticks = start_boot_ns // START_TICK_NS
             process.vpid = int(task["vpid"])
             timeline.images.clear()
             since = 0
-        self._add_image(timeline, process, since, strings, Users.of(task))
+        self._add_image(timeline, process, since, strings, Facts.of(task))
 
     def _end(self, timeline: _Timeline, task: Any, produced: int) -> None:
         """
@@ -273,18 +264,20 @@ class Processes:
         process = Process(pid, 0, parent_pid, begin_unix_ns=begin_unix_ns)
         process.image = Image(process, UNKNOWN)
         self._note_environment(process.image, environ)
-        _note_membership(process.image, read_membership(pid))
+        process.image.container_id, process.image.pod_uid = read_membership(pid) or Membership()
         self._timelines[pid] = _Timeline([(0, process.image)], {})
         self._launched = process
         return process
 
     def _add_image(
-        self, timeline: _Timeline, process: Process, since: int, strings: ExecStrings | None, users: Users
+        self, timeline: _Timeline, process: Process, since: int, strings: ExecStrings | None, facts: Facts
     ) -> None:
         start_boot_ns = process.start_unix_ns - self._boot_to_unix_ns
         before = process.image
-        image, environment = _make_image(process, start_boot_ns, strings, users)
+        image, environment, is_contained = make_image(process, start_boot_ns, strings, facts)
         process.image = image
+        if not is_contained:
+            self._note_container(image, before)
         if environment is not None:
             self._note_environment(image, environment)
         elif before is not None:  # gone already; nearly all programs hand on the environment that they got
@@ -292,14 +285,23 @@ class Processes:
             image.environment_attributes = before.environment_attributes
             image.trace_context = before.trace_context
         if strings is None and self._has_command_args:
-            image.command_args = _read_command_args(process.pid)
+            image.command_args = read_command_args(process.pid)
         timeline.images.append((since, image))
+
+    def _note_container(self, image: Image, before: Image | None) -> None:
+        """Say which container and pod a program is in that is gone, or has just begun: where it was *before*, but for another cgroup."""
+        is_moved = image.cgroup and (before is None or before.cgroup != image.cgroup)
+        found = self.cgroups.find(image.cgroup) if is_moved and self.cgroups is not None else None
+        if found is not None:
+            image.container_id, image.pod_uid = found
+        elif before is not None:
+            image.container_id, image.pod_uid = before.container_id, before.pod_uid
 
     def _note_environment(self, image: Image, environment: Mapping[str, str]) -> None:
         """Take from a program's own environment what describes it."""
         attributes = parse_resource_attributes(environment.get("OTEL_RESOURCE_ATTRIBUTES", ""))
         image.environment_attributes = attributes
-        name = _readable(environment.get("OTEL_SERVICE_NAME", ""))
+        name = readable(environment.get("OTEL_SERVICE_NAME", ""))
         image.service_name = name or attributes.get("service.name")
         try:
             image.trace_context = parse_trace_context(environment)
@@ -389,95 +391,6 @@ class Processes:
             for _, image in timeline.images[-1:]
             if image.process.end_unix_ns is None
         ]
-
-
-def _make_image(
-    process: Process, start_boot_ns: int, strings: ExecStrings | None, users: Users
-) -> tuple[Image, dict[str, str] | None]:
-    """
-    Describe the program that *process* runs: what its exec said, completed from /proc while it lives.
-
-    Returns:
-        The program, and what of its environment is of interest; None: that is not known (any more).
-    """
-    strings = strings or ExecStrings()
-    path, command = strings.path(), strings.command
-    environment: dict[str, str] | None = None
-    membership: Membership | None = None
-    found_ns = read_start_boot_ns(process.pid)
-    if (
-        found_ns is not None and abs(found_ns - start_boot_ns) <= _START_TICK_NS
-    ):  # not another one with its pid
-        membership = read_membership(process.pid)
-        try:
-            living = psutil.Process(process.pid)
-            variables = living.environ()
-            # Who has begun to end has no memory left, and shows none.
-            if variables or is_running(process.pid):
-                environment = {key: value for key, value in variables.items() if key.startswith(_VARIABLES)}
-            command = command or _readable(next(iter(living.cmdline()), ""))
-            exe = _readable(living.exe())
-            # Between that exec and now it may have called another one.
-            if not strings.executable or PurePosixPath(exe).name == strings.executable:
-                path = exe
-        except (psutil.Error, OSError):
-            pass  # gone, or not ours to read: the kernel's own words stand
-    image = Image(
-        process=process,
-        executable_name=strings.executable or PurePosixPath(path or strings.filename).name or UNKNOWN,
-        executable_path=path,
-        command=command or None,
-        owner=_user_name(users.effective),
-        user_id=users.effective,
-        real_user_id=users.real,
-        command_args=strings.args,
-    )
-    _note_membership(image, membership)
-    return image, environment
-
-
-def _read_command_args(pid: int) -> tuple[str, ...]:
-    try:
-        return tuple(_readable(part) for part in psutil.Process(pid).cmdline())
-    except psutil.Error:
-        return ()
-
-
-def _note_membership(image: Image, membership: Membership | None) -> None:
-    """Say which container and pod a program is in; None: it is gone already, and was most likely where it was before its exec."""
-    before = image.process.image
-    if membership is not None:
-        image.container_id, image.pod_uid = membership.container_id, membership.pod_uid
-    elif before is not None:
-        image.container_id, image.pod_uid = before.container_id, before.pod_uid
-
-
-def _readable(text: str) -> str:
-    r"""Return what the system said as valid Unicode; bytes that are no UTF-8 as \xNN."""
-    return os.fsencode(text).decode(errors="backslashreplace")
-
-
-def read_start_boot_ns(pid: int) -> int | None:
-    """Return when *pid* started on the boot clock, to 10 ms (proc(5), stat field 22); None: there is no such process."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_bytes()
-    except OSError:
-        return None
-    return int(stat[stat.rindex(b")") + 2 :].split()[19]) * _START_TICK_NS
-
-
-def read_vpid(pid: int) -> int | None:
-    """Return the id of *pid* in its own pid namespace (proc(5), status: NSpid); None: there is no such process."""
-    found = re.search(rb"^NSpid:.*?(\d+)$", read(f"/proc/{pid}/status") or b"", re.MULTILINE)
-    return int(found[1]) if found else None
-
-
-@lru_cache(maxsize=1024)
-def _user_name(uid: int) -> str:
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return str(uid)
 
 
 def _text(comm: npt.NDArray[np.uint8]) -> str:

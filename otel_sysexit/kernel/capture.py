@@ -163,6 +163,7 @@ class Capture:
         self._slots = Slots(
             maps["pending"], maps["pending_owners"], maps["pending_others"], request.pending_places
         )
+        self.cgroup_subsystem = request.cgroup_subsystem
         self._calls_cut_off = 0
         self._cpus = possible_cpus()
         self._ledger = Map(maps["ledger"], 4, 8 * self._cpus)

@@ -1,14 +1,21 @@
 """Who made a call: what the kernel says of a process at its birth and exec, /proc or no /proc."""
 
 import os
+import secrets
 import shutil
 import sys
 import uuid
+from pathlib import Path
 
 import pytest
 from otlp_json import read_spans
 
+from otel_sysexit.cgroups import main_hierarchy, read_mounts
+
 NOBODY = 65534
+CONTAINER = "0123456789abcdef" * 4
+# Runs a program for 2 ms or so in the cgroup whose folder is given.
+MOVE = 'echo 0 > "$0/cgroup.procs"; /bin/true'
 # Has an agent attached to itself for a second, and makes calls meanwhile.
 WATCHED = """
 import os, subprocess, sys, time
@@ -70,3 +77,43 @@ def test_an_instance_is_the_same_however_it_is_found(run_traced, tmp_path):
 
     assert found == {born}
     assert uuid.UUID(born).version == 5
+
+
+@pytest.fixture
+def container():
+    """Return the folder of a cgroup that is named as a container's is, in the hierarchy that tells containers apart."""
+    mounts = read_mounts()
+    hierarchy = main_hierarchy(mounts)
+    if hierarchy is None:
+        pytest.skip("no cgroups are mounted")
+    mount = next(mount for mount in mounts if mount.controllers == hierarchy)
+    folder = Path(mount.mountpoint, f"otel-sysexit-{secrets.token_hex(4)}")
+    (folder / CONTAINER).mkdir(parents=True)
+    yield folder / CONTAINER
+    (folder / CONTAINER).rmdir()
+    folder.rmdir()
+
+
+def test_a_short_lived_process_is_in_its_container(run_traced, container):
+    """What lives for 2 ms has the container that the kernel side says, though /proc cannot be asked any more."""
+    run = run_traced("sh", "-c", MOVE, container)
+
+    assert resource_of(run, "true")["container.id"] == CONTAINER
+    assert "container.id" not in run.calls()[0].resource
+
+
+def test_short_lived_processes_are_complete(run_traced, container):
+    """Of 1,000 processes that live for about a millisecond, none lacks executable, parent, start, user and container."""
+    loop = 'echo 0 > "$0/cgroup.procs"; i=0; while [ $i -lt 1000 ]; do /bin/true; i=$((i + 1)); done'
+    run = run_traced("sh", "-c", loop, container, options=("--syscalls", "exit_group"))
+    found = [span.resource for span in run.calls() if span.resource["process.executable.name"] == "true"]
+    needed = {
+        "process.executable.path",
+        "process.parent_pid",
+        "process.creation.time",
+        "process.owner",
+        "container.id",
+    }
+
+    assert len({resource["process.pid"] for resource in found}) == len(found) == 1000
+    assert all(needed <= resource.keys() and resource["container.id"] == CONTAINER for resource in found)

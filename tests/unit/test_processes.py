@@ -16,12 +16,14 @@ import pytest
 from made_calls import Made, make_calls
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from otel_sysexit import images as images_module
 from otel_sysexit import processes as processes_module
 from otel_sysexit.cgroups import Membership
 from otel_sysexit.identity import Process
+from otel_sysexit.images import read_start_boot_ns
 from otel_sysexit.kernel.records import TASK, TaskKind
 from otel_sysexit.otlp.spans import SpanEncoder
-from otel_sysexit.processes import Processes, read_start_boot_ns
+from otel_sysexit.processes import Processes
 from otel_sysexit.strings import ExecStrings
 from otel_sysexit.windows import Windows
 
@@ -97,7 +99,8 @@ def test_a_process_names_its_service_itself(environ, service_name, attributes):
 def contain(monkeypatch):
     """Return a function that lets a process be where it says; the others are gone, as far as containers go."""
     known = {}
-    monkeypatch.setattr(processes_module, "read_membership", known.get)
+    for module in (processes_module, images_module):
+        monkeypatch.setattr(module, "read_membership", known.get)
     return known.__setitem__
 
 
