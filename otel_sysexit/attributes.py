@@ -88,7 +88,7 @@ TRACE_PART: Final = "otel_sysexit.trace.part"
 LINK_TYPE: Final = "otel_sysexit.link.type"
 
 ATTRIBUTES: Final = (
-    Attribute(SERVICE_NAME, "string", "resource", "The process's own OTEL_SERVICE_NAME, else service.name of its OTEL_RESOURCE_ATTRIBUTES, else the executable's bare name."),
+    Attribute(SERVICE_NAME, "string", "resource", "What the process publishes (process context, OTEP 4719), else its own OTEL_SERVICE_NAME, else service.name of its OTEL_RESOURCE_ATTRIBUTES, else the executable's bare name."),
     Attribute(PROCESS_PID, "int", "resource", "Thread group id, as the initial pid namespace has it."),
     Attribute(PROCESS_CREATION_TIME, "string", "resource", "ISO 8601; with the pid it identifies a process."),
     Attribute(PROCESS_PARENT_PID, "int", "resource", "At its start."),

@@ -70,6 +70,8 @@ class Image:
     """As its own environment says (OTEL_SERVICE_NAME, OTEL_RESOURCE_ATTRIBUTES)."""
     environment_attributes: dict[str, str] = field(default_factory=dict)
     """OTEL_RESOURCE_ATTRIBUTES of its own environment."""
+    context_attributes: dict[str, Value] = field(default_factory=dict)
+    """Of the Resource that it publishes itself (process context, OTEP 4719)."""
     trace_context: TraceContext | None = None
     """Of who started it, as its own environment says (TRACEPARENT)."""
     cgroup: int = 0

@@ -20,6 +20,7 @@ import psutil
 from otel_sysexit.calls import Calls
 from otel_sysexit.cgroups import Membership
 from otel_sysexit.containers import CgroupIndex, read_membership
+from otel_sysexit.contexts import ContextWatch
 from otel_sysexit.environment import parse_resource_attributes
 from otel_sysexit.identity import Image, Process, Thread
 from otel_sysexit.images import (
@@ -132,6 +133,7 @@ class Processes:
         self._dying: list[_Dying] = []
         self._superseded: deque[_Superseded] = deque()
         self._launched: Process | None = None
+        self._contexts = ContextWatch()
         self.cgroups: CgroupIndex | None = None
         """What cgroups mean that the kernel side tells of; None: it does not."""
         self.bad_trace_contexts = 0
@@ -280,6 +282,7 @@ class Processes:
             self._note_container(image, before)
         if environment is not None:
             self._note_environment(image, environment)
+            self._contexts.add(image)
         elif before is not None:  # gone already; nearly all programs hand on the environment that they got
             image.service_name = before.service_name
             image.environment_attributes = before.environment_attributes
@@ -296,6 +299,14 @@ class Processes:
             image.container_id, image.pod_uid = found
         elif before is not None:
             image.container_id, image.pod_uid = before.container_id, before.pod_uid
+
+    def learn_contexts(self, now_boot_ns: int) -> None:
+        """Take in what programs publish of themselves: from now on each is one of another Resource."""
+        for image, context in self._contexts.take():
+            timeline = self._timelines.get(image.process.pid)
+            if timeline is not None and timeline.images and timeline.images[-1][1] is image:
+                image.process.image = replace(image, context_attributes=context.attributes)
+                timeline.images.append((now_boot_ns, image.process.image))
 
     def _note_environment(self, image: Image, environment: Mapping[str, str]) -> None:
         """Take from a program's own environment what describes it."""

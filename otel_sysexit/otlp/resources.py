@@ -69,11 +69,12 @@ def image_attributes(image: Image, extra: Mapping[str, str]) -> dict[str, Value]
     given = {key: value for key, value in extra.items() if not key.startswith("service.")}
     found: dict[str, Value] = {
         key: value
-        for key, value in {**given, **image.environment_attributes}.items()
+        for key, value in {**given, **image.environment_attributes, **image.context_attributes}.items()
         if not key.startswith(_OBSERVED)
     }
     found.setdefault(names.SERVICE_INSTANCE_ID, instance_id(process))
-    found[names.SERVICE_NAME] = image.service_name or image.executable_name
+    published = image.context_attributes.get(names.SERVICE_NAME)
+    found[names.SERVICE_NAME] = published or image.service_name or image.executable_name
     found[names.PROCESS_PID] = process.pid
     found[names.PROCESS_CREATION_TIME] = iso_8601(process.start_unix_ns)
     if process.parent_pid is not None:

@@ -282,14 +282,16 @@ def _resource_attributes(
     image: Image, agent_attributes: Mapping[str, str]
 ) -> dict[str, str | int | tuple[str, ...]]:
     given = {key: value for key, value in agent_attributes.items() if not key.startswith("service.")}
-    given |= image.environment_attributes
+    given |= image.environment_attributes | image.context_attributes
     found: dict[str, str | int | tuple[str, ...]] = {
         key: value for key, value in given.items() if not key.startswith(OBSERVED)
     }
     process = image.process
     start = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=process.start_unix_ns // 10**9)
     found |= {
-        "service.name": image.service_name or image.executable_name,
+        "service.name": image.context_attributes.get("service.name")
+        or image.service_name
+        or image.executable_name,
         "process.pid": process.pid,
         "process.creation.time": f"{start:%Y-%m-%dT%H:%M:%S}.{process.start_unix_ns % 10**9:09d}Z",
         "process.executable.name": image.executable_name,

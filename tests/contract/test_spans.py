@@ -41,6 +41,7 @@ SERVER.image = Image(
         "host.name": "never",
         "container.id": "never",
     },
+    context_attributes={"service.name": "shop-api", "service.version": "4", "process.pid": 0},
     container_id="7be92808767a667f35c8505cbf40d14e931ef6db5b0210329cf193b15ba9d605",
     pod_uid="05869489-8c7f-45dc-9abd-1b1620787bb1",
 )

@@ -6,6 +6,7 @@ import pytest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans
+from otlp_json import read_spans
 
 from otel_sysexit.processcontext import read_process_context
 
@@ -105,3 +106,25 @@ def test_updates_without_end_are_never_mixed(publish, eventually):
         return one in seen and other in seen
 
     eventually(has_seen_both, "both contexts")
+
+
+def test_a_published_context_names_the_service(publish, start_agent, eventually, tmp_path):
+    """What a process publishes is in its Resource a moment later, but for what was observed."""
+    payload = make_payload(**{"service.name": "shop", "team": "till", "process.pid": "0"})
+    pid, output = publish("memfd", payload=payload), tmp_path / "spans.jsonl"
+    agent = start_agent("attach", "--pid", str(pid), "--max-rate", "none", "-o", output)
+
+    def has_name() -> bool:
+        assert agent.poll() is None
+        return output.exists() and '"shop"' in output.read_text()
+
+    eventually(has_name, "the published name in the file")
+    agent.terminate()
+    agent.wait(timeout=60)
+    last = max((span for span in read_spans(output) if span.is_call), key=lambda span: span.start)
+
+    assert (last.resource["service.name"], last.resource["team"], last.resource["process.pid"]) == (
+        "shop",
+        "till",
+        pid,
+    )

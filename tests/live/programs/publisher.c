@@ -131,5 +131,5 @@ int main(int argc, char **argv)
 	if (is_updating)
 		keep_updating(header, both, size);
 	for (;;)
-		pause();
+		usleep(10 * 1000);
 }
