@@ -19,7 +19,7 @@ from otel_sysexit.processes import Processes
 from otel_sysexit.settings import BENIGN_ERRORS
 from otel_sysexit.signatures import shipped_signature
 from otel_sysexit.syscalls import Abi, number_of
-from otel_sysexit.traces import Tree
+from otel_sysexit.trees import Tree
 
 ROUND_CALLS = 8_192
 """What the agent takes from the ring at once when there is plenty."""

@@ -131,8 +131,8 @@ class Tree:
             starts = calls.start_unix_ns[rows]
             firsts = np.full(len(found), 2**64 - 1, np.uint64)
             np.minimum.at(firsts, which, starts)
-            for index, start in zip(found.tolist(), firsts.tolist(), strict=True):
-                self._note_start(members[index], start)
+            for at in np.flatnonzero(firsts < self._part.start_unix_ns).tolist():
+                self._note_start(members[int(found[at])], int(firsts[at]))
             self._part.calls += len(which)
             self._part.end_unix_ns = max(
                 self._part.end_unix_ns, int((starts + calls.duration_ns[rows]).max())
@@ -171,6 +171,9 @@ class Tree:
 
     def _span_id(self, process: Process) -> int:
         """Return the id of the process's span in this part; it and those above it have one from now on."""
+        known = self._part.span_ids.get(process)
+        if known is not None:
+            return known
         for newcomer in self._newcomers([process]):
             self._part.span_ids[newcomer] = self._ids.span_id()
         return self._part.span_ids[process]
