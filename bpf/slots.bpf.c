@@ -113,7 +113,6 @@ static __always_inline struct slot *move_slot(u32 from, u32 to)
 	if (!slot)
 		return NULL;
 	copy = *slot;
-	delete_slot(from);
 	slot = find_slot(to);
 	if (slot && slot->start_ns > SAMPLED_OUT_AT_ENTER)	/* the leader's, killed after sys_exit was detached */
 		count_atomically(LEDGER_DROPPED_OVERWRITTEN);
@@ -123,8 +122,9 @@ static __always_inline struct slot *move_slot(u32 from, u32 to)
 		count_atomically(LEDGER_THREADS_UNFOLLOWED);
 		if (copy.start_ns > SAMPLED_OUT_AT_ENTER)
 			count_atomically(LEDGER_DROPPED_OVERWRITTEN);
-		return NULL;
+	} else {
+		*slot = copy;
 	}
-	*slot = copy;
+	delete_slot(from);	/* last: there is no moment without a target */
 	return slot;
 }

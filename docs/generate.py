@@ -30,7 +30,10 @@ LEVELS = {
         "Root of a window",
         "With `attach`: at most 2,000 calls or 10 s of a process, linked to the window before.",
     ),
-    "link": ("Link", "From a window's root to another."),
+    "link": (
+        "Link",
+        "From the span of a window, a process or a part of a tree to another trace's: docs/traces.md.",
+    ),
     "log": (
         "Log record",
         "An event below the program's Resource; its body says it in words. It has these, and `thread.*` and `syscall.*` but for the result.",

@@ -212,7 +212,7 @@ class Agent:
         """Return what became of calls that are not passed on, at most a second old."""
         if time.monotonic() >= self._next_totals:
             self._next_totals = time.monotonic() + _TOTALS_SECONDS
-            self.processes.learn_contexts(_boot_ns())
+            self.processes.learn_contexts(_boot_ns(), self.capture.calls.produced)
             account = Account(self.capture.ledger(), 0, ())
             self._totals = Totals(account.filtered, account.sampled_out, account.dropped)
         return self._totals

@@ -29,7 +29,9 @@ _KUBELETS_FILES: Final = ("/etc/hosts", "/dev/termination-log")
 _KUBELETS_FOLDER: Final = re.compile(r".*/pods/([0-9a-f-]{32,36})/.*", re.DOTALL)
 
 _REREAD_SECONDS: Final = 0.2
-"""So often at most all cgroups are looked at for one that is not known."""
+"""So often at most all cgroups are looked at for one that is not known,"""
+_REREAD_FACTOR: Final = 20
+"""and it takes a twentieth of the time at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,13 +160,15 @@ class CgroupIndex:
             None,
         )
         self._paths: dict[int, str] = {}
-        self._read_at = -1.0
+        self._read_again_at = 0.0
 
     def find(self, inode: int) -> Membership | None:
         """Return where the processes of a cgroup belong; None: there is no such cgroup (any more), or it cannot be seen."""
-        if inode not in self._paths and time.monotonic() - self._read_at >= _REREAD_SECONDS:
-            self._read_at = time.monotonic()
+        if inode not in self._paths and time.monotonic() >= self._read_again_at:
+            began = time.monotonic()
             self._paths = self._read()
+            took = time.monotonic() - began
+            self._read_again_at = began + took + max(_REREAD_SECONDS, _REREAD_FACTOR * took)
         if self._mount is None or inode not in self._paths:
             return None
         return read_surroundings(self._proc).find({self._mount.controllers: self._paths[inode]})

@@ -9,6 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
 from typing import Final, NamedTuple
 
 from otel_sysexit.identity import Image
@@ -17,7 +18,8 @@ from otel_sysexit.processcontext import ProcessContext, read_process_context
 _LOOKS_SECONDS: Final = (1.0, 5.0, 25.0)
 """After so long a program is looked at, as long as nothing was found."""
 _WAITING_MAX: Final = 10_000
-"""Programs that wait for their next look; on top of that the oldest are not looked at."""
+"""Programs that wait for a look; on top of that the oldest are not looked at."""
+_AT_ONCE_MAX: Final = 1_000
 
 
 class _Look(NamedTuple):
@@ -35,7 +37,7 @@ class ContextWatch:
         self._read = read
         self._looks: tuple[deque[_Look], ...] = tuple(deque(maxlen=_WAITING_MAX) for _ in _LOOKS_SECONDS)
         self._pool: ThreadPoolExecutor | None = None
-        self._asked: tuple[_Look, Future[ProcessContext | None]] | None = None
+        self._asked: tuple[list[_Look], Future[list[ProcessContext | None]]] | None = None
 
     def add(self, image: Image) -> None:
         """Look at *image* from now on."""
@@ -44,30 +46,32 @@ class ContextWatch:
     def _plan(self, image: Image, number: int) -> None:
         self._looks[number].append(_Look(time.monotonic() + _LOOKS_SECONDS[number], image, number))
 
-    def take(self) -> Iterator[tuple[Image, ProcessContext]]:
-        """Yield what was found since the last time; never waits for it."""
-        while self._asked is None or self._asked[1].done():
-            if self._asked is not None:
-                look, answer = self._asked
-                self._asked = None
-                context = answer.result()
+    def take(self) -> list[tuple[Image, ProcessContext]]:
+        """Return what was found since the last time, and have looked at what is due; never waits for it."""
+        found = []
+        if self._asked is not None:
+            looks, answers = self._asked
+            if not answers.done():
+                return []
+            self._asked = None
+            for look, context in zip(looks, answers.result(), strict=True):
                 if context is not None and context.attributes:
-                    yield look.image, context
+                    found.append((look.image, context))
                 elif look.number + 1 < len(_LOOKS_SECONDS):
                     self._plan(look.image, look.number + 1)
-            following = self._next()
-            if following is None:
-                return
+        due = list(islice(self._due(), _AT_ONCE_MAX))
+        if due:
             self._pool = self._pool or ThreadPoolExecutor(1, thread_name_prefix="contexts")
-            self._asked = following, self._pool.submit(self._read, following.image.process.pid)
+            pids = [look.image.process.pid for look in due]
+            self._asked = due, self._pool.submit(lambda: [self._read(pid) for pid in pids])
+        return found
 
-    def _next(self) -> _Look | None:
-        """Return the next program to look at, which runs still; None: none is due."""
+    def _due(self) -> Iterator[_Look]:
+        """Yield the programs to look at now, which run still."""
         now = time.monotonic()
         for looks in self._looks:
             while looks and looks[0].due <= now:
                 look = looks.popleft()
                 process = look.image.process
                 if process.image is look.image and process.end_unix_ns is None:
-                    return look
-        return None
+                    yield look

@@ -220,8 +220,12 @@ class Processes:
             self._add_image(timeline, process, time_ns, None, Facts.of(task))
         else:
             process.parent = parent_image.process
-            process.image = replace(parent_image, process=process, cgroup=int(task["cgroup"]))
+            # What its parent publishes is in memory that a child does not inherit (OTEP 4719: MADV_DONTFORK).
+            process.image = replace(
+                parent_image, process=process, cgroup=int(task["cgroup"]), context_attributes={}
+            )
             self._note_container(process.image, parent_image)
+            self._contexts.add(process.image)
             timeline.images.append((time_ns, process.image))
         return timeline
 
@@ -266,6 +270,7 @@ class Processes:
         process = Process(pid, 0, parent_pid, begin_unix_ns=begin_unix_ns)
         process.image = Image(process, UNKNOWN)
         self._note_environment(process.image, environ)
+        self.bad_trace_contexts = 0  # its exec counts it
         process.image.container_id, process.image.pod_uid = read_membership(pid) or Membership()
         self._timelines[pid] = _Timeline([(0, process.image)], {})
         self._launched = process
@@ -295,18 +300,22 @@ class Processes:
         """Say which container and pod a program is in that is gone, or has just begun: where it was *before*, but for another cgroup."""
         is_moved = image.cgroup and (before is None or before.cgroup != image.cgroup)
         found = self.cgroups.find(image.cgroup) if is_moved and self.cgroups is not None else None
-        if found is not None:
+        is_known = (
+            before is None or before.cgroup
+        )  # of who ran before us, /proc may have said more than one hierarchy does
+        if found is not None and (is_known or any(found)):
             image.container_id, image.pod_uid = found
         elif before is not None:
             image.container_id, image.pod_uid = before.container_id, before.pod_uid
 
-    def learn_contexts(self, now_boot_ns: int) -> None:
-        """Take in what programs publish of themselves: from now on each is one of another Resource."""
+    def learn_contexts(self, now_boot_ns: int, produced: int) -> None:
+        """Take in what programs publish of themselves: from now on each is one of another Resource; *produced*: as for `learn`."""
         for image, context in self._contexts.take():
             timeline = self._timelines.get(image.process.pid)
             if timeline is not None and timeline.images and timeline.images[-1][1] is image:
                 image.process.image = replace(image, context_attributes=context.attributes)
                 timeline.images.append((now_boot_ns, image.process.image))
+                self._superseded.append(_Superseded(produced, timeline, 0, now_boot_ns, is_gone=False))
 
     def _note_environment(self, image: Image, environment: Mapping[str, str]) -> None:
         """Take from a program's own environment what describes it."""

@@ -9,7 +9,7 @@ import os
 import signal
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,9 @@ from otel_sysexit.calls import Calls
 from otel_sysexit.identity import Image, Process
 from otel_sysexit.propagation import TraceContext
 from otel_sysexit.sampling import ALL_ARE_HERE
+
+OWN_TRACE_FLAGS: Final = 0x03
+"""Sampled, and of a random trace id (W3C level 2)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +49,10 @@ class Link:
     attributes: dict[str, str]
     trace_state: str = ALL_ARE_HERE
     """Of that span."""
+    trace_flags: int = OWN_TRACE_FLAGS
+    """Of that span (W3C)."""
+    is_remote: bool = False
+    """Whether it is another program's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +72,7 @@ class Span:
     is_error: bool = False
     trace_state: str = ALL_ARE_HERE
     """Empty in a trace of sampled calls: this span was not sampled, but the trace's randomness is not free for it."""
+    trace_flags: int = OWN_TRACE_FLAGS
     is_parent_remote: bool = False
     """Whether its parent is a span of another program's."""
 
@@ -122,7 +130,14 @@ def span_id_of(context: TraceContext) -> int:
 def link_to_starter(context: TraceContext) -> Link:
     """Return a link to the span that *context* is the context of."""
     noted = {attributes.LINK_TYPE: "started_by"}
-    return Link(context.trace_id, span_id_of(context), noted, context.trace_state)
+    return Link(
+        context.trace_id,
+        span_id_of(context),
+        noted,
+        context.trace_state,
+        context.trace_flags,
+        is_remote=True,
+    )
 
 
 def state_beside(threshold: int) -> str:

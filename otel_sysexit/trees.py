@@ -19,6 +19,7 @@ from otel_sysexit.identity import Process
 from otel_sysexit.propagation import TraceContext
 from otel_sysexit.sampling import make_trace_id
 from otel_sysexit.traces import (
+    OWN_TRACE_FLAGS,
     Ids,
     Link,
     Placement,
@@ -195,11 +196,15 @@ class Tree:
     def end(self, processes: Iterable[Process]) -> None:
         """Make the spans of *processes*."""
         for process in processes:
-            if process in self._over or process.end_unix_ns is None:  # told when a part ended after it
+            if process.end_unix_ns is None:
                 continue
             if self._room() <= 0 and process not in self._part.span_ids:
                 self._close_part()
-            self._tell(process, process.end_unix_ns)
+            self._part.end_unix_ns = max(self._part.end_unix_ns, process.end_unix_ns)
+            if process.end_unix_ns < self._part.start_unix_ns:
+                self._note_start(process, process.end_unix_ns)
+            self._tell(process, process.end_unix_ns, is_over=True)
+            self._over.add(process)
 
     def tick(self, now_unix_ns: int, totals: Totals) -> None:  # noqa: ARG002 (other structures need it)
         """Go on in another part when this one is old."""
@@ -235,8 +240,8 @@ class Tree:
         if self._root is not None and part.span_ids:
             self._tell(self._root, end_unix_ns)
 
-    def _tell(self, process: Process, end_unix_ns: int) -> None:
-        """Make the span of *process* in this part."""
+    def _tell(self, process: Process, end_unix_ns: int, *, is_over: bool = False) -> None:
+        """Make the span of *process* in this part; *is_over*: with it the process ends, and no call of it is to come."""
         part = self._part
         if process in part.told:
             return
@@ -244,10 +249,6 @@ class Tree:
         if process.image is None:  # nothing is known of it, and no call named it
             return
         is_root = process is self._root
-        is_over = process.end_unix_ns is not None and process.end_unix_ns <= end_unix_ns
-        if is_over:
-            self._over.add(process)
-            end_unix_ns = process.end_unix_ns or end_unix_ns
         noted: dict[str, str | int] = {}
         error = error_type(process) if is_over else None
         if is_over and process.exit_code is not None:
@@ -273,6 +274,7 @@ class Tree:
                 links=part.links if is_root else self._links(process),
                 is_error=error is not None,
                 trace_state=self._state_of(part),
+                trace_flags=part.joined.trace_flags if part.joined else OWN_TRACE_FLAGS,
                 is_parent_remote=is_root and part.joined is not None,
             )
         )

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from otel_sysexit.kernel.maps import Map, wait_for_running_programs
 from otel_sysexit.kernel.records import PLACE, SAMPLED_OUT_AT_ENTER, SLOT, SlotState
 
+_NOBODY: Final = 0
 _PLACES_A_PAGE: Final = mmap.PAGESIZE // PLACE.itemsize
 
 
@@ -49,6 +50,9 @@ class Slots:
             if self._owners.lookup(index) == key:  # born to a target a moment ago
                 return False
         else:
+            if self._others.lookup(key) is not None:  # it found its place taken, which is free by now
+                self._owners.take(index)
+                return False
             place["slot"] = slot
             place["owner"] = tid  # last, and a microsecond later: whoever finds it here finds all of the slot
             return True
@@ -71,7 +75,10 @@ class Slots:
         if int(place["owner"]) != tid:
             other = self._others.take(key)
             return other is not None and _is_in_flight(np.frombuffer(other, SLOT)[0])
-        place["owner"] = 0
+        self._owners.update(
+            index, _u32(_NOBODY)
+        )  # it may be judged anew meanwhile, and gets a slot elsewhere then
+        place["owner"] = _NOBODY
         wait_for_running_programs()  # one may have found the slot; from now on none can write to it
         was_in_flight = _is_in_flight(place["slot"])
         self._owners.take(index)

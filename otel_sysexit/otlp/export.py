@@ -178,8 +178,7 @@ class Exporter:
         self.log_records.lose_unsent(reason)
 
     def _work(self) -> None:
-        context = self._config.trace_context
-        encoder = SpanEncoder(self._config.resource_attributes, context.trace_state if context else "")
+        encoder = SpanEncoder(self._config.resource_attributes, self._config.trace_context)
         reason = bug = ""
         try:
             self._transport = self._make_transport()

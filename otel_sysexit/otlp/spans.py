@@ -36,16 +36,18 @@ from otel_sysexit.otlp.stamp import (
     random_mark,
     varint,
 )
+from otel_sysexit.propagation import TraceContext
 from otel_sysexit.sampling import Thresholds, trace_state
 from otel_sysexit.syscalls import Kind, errno_name
 from otel_sysexit.texts import Texts
-from otel_sysexit.traces import Placement, Span
+from otel_sysexit.traces import OWN_TRACE_FLAGS, Placement, Span
 
 REQUEST_BYTES_MAX: Final = 1 << 20
 """Size of a request, but for its last process's Resource: well below the 4 MiB that gRPC servers accept by default."""
-FLAGS: Final = 0x103
-"""Span.flags: sampled, random trace id, and "the parent is known to be local" (trace.proto; W3C level 2)."""
-_PARENT_IS_REMOTE: Final = 0x200
+_IS_REMOTE_KNOWN: Final = 0x100
+"""Of Span.flags: whether the parent is another program's is known (trace.proto)."""
+FLAGS: Final = _IS_REMOTE_KNOWN | OWN_TRACE_FLAGS
+_IS_REMOTE: Final = 0x200
 _COLUMNS: Final = (
     *("trace_id", "span_id", "parent_span_id", "start", "end", "tid", "thread_name", "ret"),
     *("arg0", "arg1", "arg2", "arg3", "arg4", "arg5", "path0", "path1", "file0", "file1"),
@@ -122,16 +124,16 @@ class _RequestBuilder:
 class SpanEncoder:
     """Encodes batches; keeps templates and Resources it made before."""
 
-    def __init__(self, resource_attributes: Mapping[str, str], joined_state: str = "") -> None:
+    def __init__(self, resource_attributes: Mapping[str, str], joined: TraceContext | None = None) -> None:
         """
         Make nothing yet.
 
         Args:
             resource_attributes: Of the agent's own environment, added to every Resource with the lowest priority.
-            joined_state: The trace state of calls in another program's trace.
+            joined: What calls in another program's trace have of it.
         """
         self._extra = resource_attributes
-        self._joined_state = joined_state
+        self._joined = joined
         self._stamps: dict[tuple[int, ...], Stamp] = {}
         self._resources: WeakKeyDictionary[Image, bytes] = WeakKeyDictionary()
 
@@ -192,8 +194,8 @@ class SpanEncoder:
         if stamp is None:
             shape = unpack_shape(packed)
             texts = calls.argument_texts[shape.argument_text]
-            state = self._joined_state if shape.is_joined else None
-            stamp = self._stamps[packed] = _make_stamp(shape, calls.kinds[shape.kind], texts, state)
+            joined = self._joined if shape.is_joined else None
+            stamp = self._stamps[packed] = _make_stamp(shape, calls.kinds[shape.kind], texts, joined)
         return stamp
 
 
@@ -248,12 +250,10 @@ def _columns(
     ]
 
 
-def _make_stamp(shape: Shape, kind: Kind, argument_texts: tuple[str | None, ...], state: str | None) -> Stamp:
-    """
-    Serialize one span of *shape* with marks where calls differ.
-
-    Arguments that have a text are given by it. *state*: the trace state; None: what the calls' threshold says.
-    """
+def _make_stamp(
+    shape: Shape, kind: Kind, argument_texts: tuple[str | None, ...], joined: TraceContext | None
+) -> Stamp:
+    """Serialize one span of *shape* with marks where calls differ; *joined*: whose trace they are in; None: ours."""
     trace_id, span_id, parent_span_id = random_mark(16), random_mark(8), random_mark(8)
     start, end = random_mark(8), random_mark(8)
     outcome = Outcome(shape.outcome)
@@ -261,8 +261,8 @@ def _make_stamp(shape: Shape, kind: Kind, argument_texts: tuple[str | None, ...]
         trace_id=trace_id,
         span_id=span_id,
         parent_span_id=b"" if shape.is_root else parent_span_id,
-        trace_state=trace_state("x" * shape.threshold_length or "0") if state is None else state,
-        flags=FLAGS,
+        trace_state=joined.trace_state if joined else trace_state("x" * shape.threshold_length or "0"),
+        flags=_flags(joined.trace_flags, is_remote=False) if joined else FLAGS,
         name=kind.name,
         kind=trace_pb2.Span.SPAN_KIND_INTERNAL,
         start_time_unix_nano=int.from_bytes(start, "little"),
@@ -379,6 +379,11 @@ def _add_address(shape: Shape, kind: Kind, add: _Adder) -> None:
         add.number(names.NETWORK_LOCAL_PORT if is_local else names.NETWORK_PEER_PORT, "port", _PORT_WIDTH)
 
 
+def _flags(trace_flags: int, *, is_remote: bool) -> int:
+    """Return Span.flags, or Link.flags: W3C's, and whether the parent, or the span that is linked to, is another program's."""
+    return trace_flags | _IS_REMOTE_KNOWN | (_IS_REMOTE if is_remote else 0)
+
+
 def _span_message(span: Span) -> trace_pb2.Span:
     """Return a process or window span as OTLP has it."""
     message = trace_pb2.Span(
@@ -386,7 +391,7 @@ def _span_message(span: Span) -> trace_pb2.Span:
         span_id=span.span_id.to_bytes(8, "little"),
         parent_span_id=span.parent_span_id.to_bytes(8, "little") if span.parent_span_id else b"",
         trace_state=span.trace_state,
-        flags=FLAGS | _PARENT_IS_REMOTE if span.is_parent_remote else FLAGS,
+        flags=_flags(span.trace_flags, is_remote=span.is_parent_remote),
         name=span.name,
         kind=trace_pb2.Span.SPAN_KIND_INTERNAL,
         start_time_unix_nano=span.start_unix_ns,
@@ -399,7 +404,7 @@ def _span_message(span: Span) -> trace_pb2.Span:
             span_id=link.span_id.to_bytes(8, "little"),
             attributes=[key_value(key, value) for key, value in link.attributes.items()],
             trace_state=link.trace_state,
-            flags=FLAGS,
+            flags=_flags(link.trace_flags, is_remote=link.is_remote),
         )
     if span.is_error:
         message.status.code = trace_pb2.Status.STATUS_CODE_ERROR

@@ -27,6 +27,7 @@ import otel_sysexit
 from otel_sysexit.addresses import Family
 from otel_sysexit.calls import Calls, Outcome
 from otel_sysexit.identity import Image
+from otel_sysexit.propagation import TraceContext
 from otel_sysexit.texts import Texts
 from otel_sysexit.traces import Placement, Span
 
@@ -34,7 +35,6 @@ Attribute: TypeAlias = tuple[str, str | int | float | bool]
 
 SCHEMA_URL = "https://opentelemetry.io/schemas/1.44.0"
 SCOPE = InstrumentationScope("otel_sysexit", otel_sysexit.__version__, SCHEMA_URL)
-FLAGS = 0x103  # sampled, random trace id, the parent is known to be local
 # Names that Python's table has otherwise, or not at all.
 ERRNO_NAMES = {35: "EDEADLK", 95: "EOPNOTSUPP", 133: "EHWPOISON", 524: "ENOTSUPP"}
 OBSERVED = ("process.", "host.", "os.", "telemetry.", "container.", "k8s.")
@@ -45,12 +45,12 @@ def encode(
     placement: Placement,
     spans: Sequence[Span],
     agent_attributes: Mapping[str, str],
-    joined_state: str = "",
+    joined: TraceContext | None = None,
 ) -> ExportTraceServiceRequest:
     """
     Return everything in one request.
 
-    *agent_attributes* is the agent's own OTEL_RESOURCE_ATTRIBUTES, *joined_state* the trace state of calls in another program's trace.
+    *agent_attributes* is the agent's own OTEL_RESOURCE_ATTRIBUTES, *joined* what calls in another program's trace have of it.
     """
     resources: dict[Image, Resource] = {}
 
@@ -59,9 +59,18 @@ def encode(
             resources[image] = Resource(_resource_attributes(image, agent_attributes), SCHEMA_URL)
         return resources[image]
 
-    readable = [_call_span(calls, placement, row, resource_of, joined_state) for row in range(len(calls))]
+    readable = [_call_span(calls, placement, row, resource_of, joined) for row in range(len(calls))]
     readable += [_other_span(span, resource_of(span.image)) for span in spans]
-    return _correct(encode_spans(readable), {span.span_id.to_bytes(8, "little"): span for span in spans})
+    flags = {
+        int(span_id).to_bytes(8, "little"): 0x103 for span_id in placement.span_id
+    }  # sampled, random, known to be local
+    if joined is not None and placement.is_joined is not None:
+        for span_id in placement.span_id[placement.is_joined[placement.context]]:
+            flags[int(span_id).to_bytes(8, "little")] = 0x100 | joined.trace_flags
+    for span in spans:
+        flags[span.span_id.to_bytes(8, "little")] = 0x100 | span.trace_flags | 0x200 * span.is_parent_remote
+    others = {span.span_id.to_bytes(8, "little"): span for span in spans}
+    return _correct(encode_spans(readable), others, flags)
 
 
 def merge(requests: Iterable[ExportTraceServiceRequest]) -> ExportTraceServiceRequest:
@@ -113,15 +122,17 @@ def _sort_attributes(message: object) -> None:
     message.attributes.sort(key=lambda attribute: attribute.key)
 
 
-def _correct(request: ExportTraceServiceRequest, others: Mapping[bytes, Span]) -> ExportTraceServiceRequest:
-    """Say what the SDK's encoder does not; *others* are the spans that are no calls, by id."""
+def _correct(
+    request: ExportTraceServiceRequest, others: Mapping[bytes, Span], flags: Mapping[bytes, int]
+) -> ExportTraceServiceRequest:
+    """Say what the SDK's encoder does not; *others* are the spans that are no calls, *flags* those of all, by id."""
     for resource_spans in request.resource_spans:
         for scope_spans in resource_spans.scope_spans:
             for span in scope_spans.spans:
-                span.flags = FLAGS  # it leaves out the trace flags
+                span.flags = flags[span.span_id]  # it leaves out the trace flags
                 given = others[span.span_id].links if span.links else ()
                 for link, known in zip(span.links, given, strict=True):
-                    link.flags = FLAGS
+                    link.flags = 0x100 | known.trace_flags | 0x200 * known.is_remote
                     link.trace_state = known.trace_state  # it leaves out a link's
                 if not span.status.code:
                     span.ClearField("status")  # it writes an empty message for "unset"
@@ -139,11 +150,13 @@ def _context(trace_id: bytes, span_id: int, trace_state: str) -> SpanContext:
     )
 
 
-def _call_span(calls: Calls, placement: Placement, row: int, resource_of, joined_state: str) -> ReadableSpan:
+def _call_span(
+    calls: Calls, placement: Placement, row: int, resource_of, joined: TraceContext | None
+) -> ReadableSpan:
     thread = calls.threads[calls.thread[row]]
     context = int(placement.context[row])
     is_joined = placement.is_joined is not None and placement.is_joined[context]
-    state = joined_state if is_joined else f"ot=th:{_threshold_digits(calls, row)}"
+    state = joined.trace_state if is_joined and joined else f"ot=th:{_threshold_digits(calls, row)}"
     trace_id = placement.trace_id[context].tobytes()
     parent = int(placement.parent_span_id[context])
     start = int(calls.start_unix_ns[row])

@@ -16,6 +16,7 @@ from otel_sysexit.addresses import Family
 from otel_sysexit.calls import Calls, Outcome
 from otel_sysexit.identity import Image, Thread
 from otel_sysexit.otlp.spans import SpanEncoder
+from otel_sysexit.propagation import TraceContext
 from otel_sysexit.syscalls import Abi
 from otel_sysexit.traces import Link, Placement, Span
 
@@ -47,7 +48,7 @@ SERVER.image = Image(
 )
 SHELL = make_process(4243, "sh", SERVER, exit_code=3, end_unix_ns=START_UNIX_NS + 9)
 KILLED = make_process(4244, "déjà vu", SHELL, exit_signal=9, end_unix_ns=START_UNIX_NS + 9)
-JOINED_STATE = "ot=th:8,congo=t61"
+JOINED = TraceContext(bytes(16), 1, 0x01, "ot=th:8,congo=t61")
 HUGE_POINTER = 0xFFFF_8000_DEAD_BEEF
 HALF, ONE_IN_100, ONE_IN_1000 = 0x8000_0000, 0xFD70_A3D7, 0xFFBE_76C9
 LEAST, MOST = 1, 2**32 - 1
@@ -199,7 +200,7 @@ def make_spans() -> list[Span]:
             parent_span_id=0,
             image=SERVER.image,
             attributes=window,
-            links=[link, replace(link, span_id=1, trace_state="")],
+            links=[link, replace(link, span_id=1, trace_state="", trace_flags=0, is_remote=True)],
             **facts,
         ),
         # Of sampled calls: that this one was sampled, the trace state cannot say.
@@ -219,7 +220,7 @@ def make_spans() -> list[Span]:
 @pytest.fixture(scope="module")
 def request_of_ours() -> ExportTraceServiceRequest:
     """The batch, encoded by the product and decoded by the official classes."""
-    (request,) = SpanEncoder(AGENT_ATTRIBUTES, JOINED_STATE).encode(*make_batch())
+    (request,) = SpanEncoder(AGENT_ATTRIBUTES, JOINED).encode(*make_batch())
     return ExportTraceServiceRequest.FromString(request.body)
 
 
@@ -244,7 +245,7 @@ def attribute_names(request: ExportTraceServiceRequest) -> set[str]:
 
 def test_both_encoders_say_the_same_of_the_batch(request_of_ours):
     """Our bytes decode to the message that the SDK's encoder makes."""
-    reference = reference_encoder.encode(*make_batch(), AGENT_ATTRIBUTES, JOINED_STATE)
+    reference = reference_encoder.encode(*make_batch(), AGENT_ATTRIBUTES, JOINED)
 
     assert reference_encoder.merge([request_of_ours]) == reference_encoder.merge([reference])
 

@@ -349,6 +349,36 @@ def test_a_flat_call_is_its_own_trace(thresholds):
 CONTEXT = TraceContext(bytes(range(1, 17)), 0x0102030405060708, 1, "ot=th:8,a=b")
 
 
+def test_a_part_full_of_processes_has_its_times():
+    """Where processes come and go without a call that is shown, a part ends with the latest of them, not in 1970."""
+    tree, command = Tree(spans_max=100), make_process(1)
+    tree.set_root(command)
+    tree.end([make_process(pid, parent=command, end_unix_ns=START_UNIX_NS + pid) for pid in range(2, 152)])
+    tree.finish([command], START_UNIX_NS + 200)
+    spans = tree.take_spans()
+    roots = [span for span in spans if not span.parent_span_id]
+
+    assert len(spans) == 150 + len(roots)
+    assert [root.end_unix_ns - START_UNIX_NS for root in roots] == [100, 200]
+    assert all(START_UNIX_NS <= span.start_unix_ns <= span.end_unix_ns for span in spans)
+
+
+def test_a_process_that_spans_parts_ends_once():
+    """The exit code and its error stand on the last span of a process, though its end is known while its calls still come."""
+    tree, command = Tree(spans_max=100), make_process(1)
+    failing = make_process(2, parent=command, end_unix_ns=START_UNIX_NS + 10, exit_code=1)
+    tree.set_root(command)
+    tree.place(make_calls(*(Made("getpid", start_ns=5, process=failing) for _ in range(150))))
+    tree.end([failing])
+    tree.finish([command], START_UNIX_NS + 20)
+    of_failing = [span for span in tree.take_spans() if span.image is failing.image]
+
+    assert [(span.is_error, "process.exit.code" in span.attributes) for span in of_failing] == [
+        (False, False),
+        (True, True),
+    ]
+
+
 def test_a_tree_is_below_the_span_that_started_it():
     """With a sampled context the command's span is its child, remotely, in its trace and with its trace state."""
     tree, process = Tree(context=CONTEXT), make_process(1, end_unix_ns=START_UNIX_NS + 9)
@@ -384,6 +414,7 @@ def test_a_tree_that_cannot_be_below_a_span_links_to_it(context, threshold):
         False,
     )
     assert (link.trace_id, link.attributes) == (context.trace_id, {"otel_sysexit.link.type": "started_by"})
+    assert (link.trace_flags, link.is_remote) == (context.trace_flags, True)
 
 
 def test_a_process_with_a_context_of_its_own_links_to_it():

@@ -57,6 +57,20 @@ def test_who_has_ended_or_runs_something_else_is_not_looked_at(monkeypatch):
     assert asked == []
 
 
+def test_all_that_are_due_are_looked_at_together(monkeypatch):
+    """Taking comes once a second: 500 programs do not wait for one another."""
+    monkeypatch.setattr(contexts, "_LOOKS_SECONDS", (0.0, 60.0, 60.0))
+    watch, images = ContextWatch(lambda _pid: FOUND), [make_process(pid).image for pid in range(1, 501)]
+    for image in images:
+        watch.add(image)
+    watch.take()
+    asked = watch._asked
+    assert asked is not None
+    asked[1].result(timeout=30)
+
+    assert [image for image, _ in watch.take()] == images
+
+
 def test_nobody_waits_for_a_process_that_does_not_answer(monkeypatch):
     """While a look takes for ever, taking returns at once."""
     monkeypatch.setattr(contexts, "_LOOKS_SECONDS", (0.0, 0.0, 0.0))
