@@ -233,7 +233,8 @@ class Processes:
         """From now on the process runs another program: a new image; the threads but the caller's are gone."""
         process = timeline.images[-1][1].process
         since = int(task["time_ns"])
-        if process is self._launched:  # what it ran before was our own code
+        is_first = process is self._launched
+        if is_first:  # what it ran before was our own code
             self._launched = None
             start_boot_ns = int(task["start_ns"])
             process.start_unix_ns = start_boot_ns + self._boot_to_unix_ns
@@ -242,6 +243,8 @@ class Processes:
             timeline.images.clear()
             since = 0
         self._add_image(timeline, process, since, strings, Facts.of(task))
+        if is_first:
+            self.bad_trace_contexts = 0
 
     def _end(self, timeline: _Timeline, task: Any, produced: int) -> None:
         """
@@ -270,7 +273,7 @@ class Processes:
         process = Process(pid, 0, parent_pid, begin_unix_ns=begin_unix_ns)
         process.image = Image(process, UNKNOWN)
         self._note_environment(process.image, environ)
-        self.bad_trace_contexts = 0  # its exec counts it
+        self.bad_trace_contexts = 0  # ours, which config.py warns of
         process.image.container_id, process.image.pod_uid = read_membership(pid) or Membership()
         self._timelines[pid] = _Timeline([(0, process.image)], {})
         self._launched = process
