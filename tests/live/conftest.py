@@ -20,7 +20,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -32,6 +32,7 @@ from live.shared_agent import SharedAgent
 from otlp_json import STATUS_ERROR, STATUS_UNSET, Span, read_spans
 
 import otel_sysexit
+from otel_sysexit.trees import TREE_SPANS_MAX
 
 PROGRAMS = Path(__file__).parent / "programs"
 CFLAGS = ["-O1", "-Wall", "-Werror", "-pthread"]
@@ -175,8 +176,11 @@ class Trace:
                 assert not span.is_call or span.pid == parent.pid, (span, parent)
                 assert not span.is_call or span.end <= parent.end + CLOCK_TOLERANCE_NS, (span, parent)
         if self.is_run:
-            assert len({span.trace_id for span in self.spans}) == 1, "a run is one trace"
-            assert len([span for span in self.spans if not span.parent_id]) == 1, "a trace has one root"
+            traces = Counter(span.trace_id for span in self.spans)
+            roots = Counter(span.trace_id for span in self.spans if not span.parent_id)
+            assert roots == dict.fromkeys(traces, 1), "a trace has one root"
+            assert max(traces.values()) <= TREE_SPANS_MAX, "a trace has no more spans than it may"
+            assert len(traces) == 1 or len(self.spans) > TREE_SPANS_MAX, "a run that fits is one trace"
 
     def _assert_one_call_at_a_time(self):
         threads = defaultdict(list)
