@@ -374,7 +374,7 @@ int on_sys_enter(struct enter_context *ctx)
 #endif
 	task = current_task();
 	tid = tid_of(task);
-	slot = find_slot(tid);
+	slot = settle_slot(tid);
 #ifndef SELECT_ALL
 	if (!slot)	/* filter: not a target */
 		return DONE;

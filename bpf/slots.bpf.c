@@ -4,13 +4,14 @@
  *
  * A slot lies in an array, at the place that the lower bits of its thread's id
  * name: neither a target's call nor a stranger's needs a hash, which would be a tenth
- * of all that a recorded call costs. A place has one owner. A thread that finds its
- * place taken has its slot in a hash, and the place says that there is one.
+ * of all that a recorded call costs. A place has one owner: who inserts it in
+ * `pending_owners` has it, so no two threads have the same. A thread that finds its place
+ * taken has its slot in a hash, and the place says that there is one.
  *
- * Slots are made and deleted here and, at the same time, by the agent
- * (otel_sysexit/kernel/slots.py). Who inserts a place in `pending_owners` has it, so no
- * two have the same. That a thread has two slots, one of either maker, can be for a moment;
- * then the place counts, and both go at its end.
+ * The agent (otel_sysexit/kernel/slots.py) makes slots at the same time, for threads that
+ * run already; in the hash alone, where making one is one step. At its next sys_enter, in
+ * which nobody else works on it, a thread moves its slot to its place if that is free. Should a
+ * thread have been given a slot by both, the place counts, and both go at its end.
  *
  *   PENDING_PLACES               places, a power of two
  *   PENDING_OTHERS               threads that can have a slot elsewhere
@@ -53,15 +54,40 @@ static __always_inline struct slot *find_slot(u32 tid)
 	return unlikely(has_others(place)) ? pending_others.lookup(&tid) : NULL;
 }
 
-/* Is the place this thread's now, or was it already? */
+/* Is the place this thread's from now on? */
 static __always_inline bool take_place(u32 tid)
 {
-	u32 index = tid % PENDING_PLACES, *owner;
+	u32 index = tid % PENDING_PLACES;
 
-	if (!pending_owners.insert(&index, &tid))
-		return true;
-	owner = pending_owners.lookup(&index);
-	return owner && *owner == tid;
+	return !pending_owners.insert(&index, &tid);
+}
+
+/* A slot that the agent made is subtracted, too; its mark stays, so that does not matter. */
+static __always_inline void delete_other(struct place *place, u32 tid)
+{
+	if (!pending_others.delete(&tid))
+		__sync_fetch_and_add(&place->others, -1);
+}
+
+/* The slot of the thread that runs, which moves to its place when that is free; NULL: it is not a target. */
+static __always_inline struct slot *settle_slot(u32 tid)
+{
+	struct place *place = place_of(tid);
+	struct slot *slot;
+
+	if (!place)	/* cannot be */
+		return NULL;
+	if (likely(place->owner == tid))
+		return &place->slot;
+	if (likely(!has_others(place)))
+		return NULL;
+	slot = pending_others.lookup(&tid);
+	if (!slot || place->owner || !take_place(tid))
+		return slot;
+	place->slot = *slot;
+	place->owner = tid;
+	delete_other(place, tid);
+	return &place->slot;
 }
 
 /* The slot of a thread that becomes a target; NULL: there is no room. */
@@ -99,9 +125,8 @@ static __always_inline void delete_slot(u32 tid)
 		place->owner = 0;
 		pending_owners.delete(&index);
 	}
-	/* A slot that the agent made is subtracted, too; its mark stays, so that does not matter. */
-	if (has_others(place) && !pending_others.delete(&tid))
-		__sync_fetch_and_add(&place->others, -1);
+	if (has_others(place))
+		delete_other(place, tid);
 }
 
 /* An exec by a thread that is not the leader takes the leader's tid: its slot goes with it. NULL: it has none. */

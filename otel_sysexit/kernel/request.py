@@ -30,7 +30,7 @@ TASKS_BYTES: Final = 4 << 20
 """Size of the rings of tasks, exec strings and files."""
 PENDING_PLACES: Final = 32_768
 """As many as there are thread ids where pid_max has its default; a power of two."""
-PENDING_OTHERS: Final = 16_384
+PENDING_OTHERS: Final = 32_768
 PENDING_OTHERS_ALL: Final = 131_072
 """With every thread of the host as a target."""
 

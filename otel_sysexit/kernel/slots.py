@@ -42,23 +42,12 @@ class Slots:
         slot = np.zeros((), SLOT)
         slot["tid"], slot["interrupted_nr"], slot["state"] = tid, -1, state
         slot["was_target"] = state is not SlotState.EXCLUDED
-        key, index = _u32(tid), _u32(tid % self._places)
         place = self._map(tid)
-        try:
-            self._owners.update(index, key, only_new=True)
-        except FileExistsError:
-            if self._owners.lookup(index) == key:  # born to a target a moment ago
-                return False
-        else:
-            if self._others.lookup(key) is not None:  # it found its place taken, which is free by now
-                self._owners.take(index)
-                return False
-            place["slot"] = slot
-            place["owner"] = tid  # last, and a microsecond later: whoever finds it here finds all of the slot
-            return True
         place["has_attached"] = 1  # first: whoever finds no mark does not look for a slot
+        if int(place["owner"]) == tid:  # born to a target a moment ago
+            return False
         try:
-            self._others.update(key, slot.tobytes(), only_new=True)
+            self._others.update(_u32(tid), slot.tobytes(), only_new=True)
         except FileExistsError:
             return False
         return True
@@ -70,18 +59,18 @@ class Slots:
         Returns:
             Whether the thread was in a call, whose end is not seen now.
         """
-        key, index = _u32(tid), _u32(tid % self._places)
+        other = self._others.take(_u32(tid))
+        was_in_flight = other is not None and _is_in_flight(np.frombuffer(other, SLOT)[0])
+        if other is not None:
+            wait_for_running_programs()  # one may have been about to move it to its place
         place = self._map(tid)
-        if int(place["owner"]) != tid:
-            other = self._others.take(key)
-            return other is not None and _is_in_flight(np.frombuffer(other, SLOT)[0])
-        self._owners.update(
-            index, _u32(_NOBODY)
-        )  # it may be judged anew meanwhile, and gets a slot elsewhere then
-        place["owner"] = _NOBODY
-        wait_for_running_programs()  # one may have found the slot; from now on none can write to it
-        was_in_flight = _is_in_flight(place["slot"])
-        self._owners.take(index)
+        if int(place["owner"]) == tid:
+            index = _u32(tid % self._places)
+            self._owners.update(index, _u32(_NOBODY))
+            place["owner"] = _NOBODY
+            wait_for_running_programs()  # one may have found the slot; only then may somebody else have the place
+            was_in_flight |= _is_in_flight(place["slot"])
+            self._owners.take(index)
         return was_in_flight
 
     def is_empty(self) -> bool:

@@ -15,7 +15,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
 
 from otel_sysexit.errors import AgentError
 from otel_sysexit.otlp.request import Request, Signal
-from otel_sysexit.otlp.transport import Answer
+from otel_sysexit.otlp.transport import NOT_SENT, Answer
 
 LINE_BYTES_MAX: Final = 128 << 10
 """Protobuf bytes in a line: below 1 MiB as JSON, the longest line that the collector's file receiver reads by default."""
@@ -53,11 +53,13 @@ class JsonLinesFile:
         try:
             while written < len(line):
                 written += self._file.write(line[written:])
-        except (OSError, ValueError) as error:
+        except ValueError:  # closed by another thread: patience is at an end
+            return Answer(is_delivered=False, reason=NOT_SENT)
+        except OSError as error:
             with suppress(OSError, ValueError):
                 self._file.truncate(self._size)
                 self._file.seek(self._size)
-            return Answer(is_delivered=False, reason=getattr(error, "strerror", None) or str(error))
+            return Answer(is_delivered=False, reason=error.strerror or str(error))
         self._size += len(line)
         return Answer(is_delivered=True)
 

@@ -384,9 +384,9 @@ def run_traced(tmp_path_factory, environment):
             is_flat="flat" in options,
             remote_parent=parent,
         )
-        trace = _checked(found)
-        assert (trace.ledger.dropped, trace.ledger.undelivered, trace.ledger.in_flight) == (0, 0, 0)
-        return trace
+        ledger = found.ledger
+        assert (ledger.dropped, ledger.undelivered, ledger.in_flight) == (0, 0, 0), stderr
+        return _checked(found)
 
     return run
 

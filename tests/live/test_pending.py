@@ -35,6 +35,16 @@ if child == 0:
 capture.launch_thread(child)
 os.write(gate, b"!")
 """
+# Waits for the program's first call; then says whether its slot is where its id names, and that of the occupant still is not.
+SETTLE = """
+while not capture.ledger()[Ledger.SEEN]:
+    time.sleep(0.01)
+in_places = {int(owner) for owner in capture._slots._owners.read()[1].view("<u4").ravel()}
+print(int(child in in_places), int(occupant in in_places), int(capture.has_targets()))
+for pid in (child, occupant):
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+"""
 # Counts the slots after the ends of both.
 COUNT = """
 while not os.waitpid(child, os.WNOHANG)[0]:
@@ -90,3 +100,8 @@ def test_no_slot_outlives_its_thread(build, environment, kind, count, places):
 def test_a_call_whose_slot_is_taken_away_is_counted(environment, places):
     """Who is no target any more may be in a call: it is one whose end was not seen, not one that nobody knows of."""
     assert run(CUT_OFF, places, "/bin/sleep", "60", environment=environment) == [1, 1, 0]
+
+
+def test_a_slot_moves_to_its_place_with_the_next_call(environment):
+    """What the agent made is found without hashing from its thread's first call on; where the place is free, and only then."""
+    assert run(SETTLE, PENDING_PLACES, "/bin/sleep", "60", environment=environment) == [1, 0, 1]

@@ -18,6 +18,7 @@ from otel_sysexit.otlp.jsonl import LINE_BYTES_MAX, JsonLinesFile
 from otel_sysexit.otlp.logs import encode_in_flight
 from otel_sysexit.otlp.request import Request
 from otel_sysexit.otlp.spans import SpanEncoder
+from otel_sysexit.otlp.transport import NOT_SENT, Answer
 from otel_sysexit.stuck import CallInFlight
 from otel_sysexit.syscalls import Kinds
 from otel_sysexit.trees import Tree
@@ -199,3 +200,11 @@ def test_the_ledger_counts_a_full_disk():
     exporter.close()
 
     assert (exporter.calls.delivered, dict(exporter.calls.undelivered)) == (0, {"No space left on device": 3})
+
+
+def test_what_comes_after_the_end_was_not_sent(tmp_path):
+    """A line that is still being made when the file is closed has a reason that says so, not what Python says of files."""
+    file = JsonLinesFile(str(tmp_path / "spans.jsonl"))
+    file.close()
+
+    assert file.send(Request(b"")) == Answer(is_delivered=False, reason=NOT_SENT)
