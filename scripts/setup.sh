@@ -46,13 +46,15 @@ has_bcc || { echo "setup: $python still has no bcc after installing python3-bpfc
 [ -x "$venv/bin/python" ] || "$python" -m venv --system-site-packages "$venv"
 "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes -r "$requirements"
 
-# Development only: the tests' programs are compiled, some for i386, and traced by the tools we compare with.
+# Development only: the tests' programs are compiled, some for i386, and traced by the tools we compare with; some are real.
 case $requirements in
 *dev.txt)
 	if command -v apt-get >/dev/null && [ "$(id -u)" = 0 ]; then
 		missing=
 		command -v cc >/dev/null || missing="$missing gcc libc6-dev"
-		command -v strace >/dev/null || missing="$missing strace"
+		for tool in strace make git curl sqlite3; do
+			command -v "$tool" >/dev/null || missing="$missing $tool"
+		done
 		if [ "$(uname -m)" = x86_64 ] && ! echo 'int main(void){return 0;}' | cc -m32 -static -x c -o /dev/null - 2>/dev/null; then
 			missing="$missing gcc-multilib"
 		fi
