@@ -55,7 +55,7 @@ case $requirements in
 		for tool in strace make git curl sqlite3; do
 			command -v "$tool" >/dev/null || missing="$missing $tool"
 		done
-		if [ "$(uname -m)" = x86_64 ] && ! echo 'int main(void){return 0;}' | cc -m32 -static -x c -o /dev/null - 2>/dev/null; then
+		if [ "$(uname -m)" = x86_64 ] && ! printf '#include <errno.h>\nint main(void) { return errno; }\n' | cc -m32 -static -x c -o /dev/null - 2>/dev/null; then
 			missing="$missing gcc-multilib"
 		fi
 		# shellcheck disable=SC2086 # a list of names
