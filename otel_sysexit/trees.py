@@ -125,15 +125,17 @@ class Tree:
                     continue
                 rows = slice(first, first + 1)  # so many processes that one more call does not matter
             found, which = np.unique(process[rows], return_inverse=True)
+            at_work = [members[index] for index in found.tolist()]
+            self._admit(at_work)
             context[rows] = which + len(parents)
-            parents += [self._span_id(members[index]) for index in found.tolist()]
+            parents += [self._part.span_ids[process] for process in at_work]
             trace_ids += [self._part.trace_id] * len(found)
             is_joined += [self._part.joined is not None] * len(found)
             starts = calls.start_unix_ns[rows]
             firsts = np.full(len(found), 2**64 - 1, np.uint64)
             np.minimum.at(firsts, which, starts)
             for at in np.flatnonzero(firsts < self._part.start_unix_ns).tolist():
-                self._note_start(members[int(found[at])], int(firsts[at]))
+                self._note_start(at_work[at], int(firsts[at]))
             self._part.calls += len(which)
             self._part.end_unix_ns = max(
                 self._part.end_unix_ns, int((starts + calls.duration_ns[rows]).max())
@@ -170,13 +172,17 @@ class Tree:
                 next_one = self._above(next_one)
         return found
 
+    def _admit(self, processes: Iterable[Process]) -> None:
+        """Give *processes*, and those above them, a span in this part."""
+        newcomers = self._newcomers(processes)
+        self._part.span_ids.update(
+            zip(newcomers, self._ids.span_ids(len(newcomers)).tolist(), strict=True)
+        )
+
     def _span_id(self, process: Process) -> int:
         """Return the id of the process's span in this part; it and those above it have one from now on."""
-        known = self._part.span_ids.get(process)
-        if known is not None:
-            return known
-        for newcomer in self._newcomers([process]):
-            self._part.span_ids[newcomer] = self._ids.span_id()
+        if process not in self._part.span_ids:
+            self._admit([process])
         return self._part.span_ids[process]
 
     def _note_start(self, process: Process, start_unix_ns: int) -> None:
