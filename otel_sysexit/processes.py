@@ -303,9 +303,8 @@ class Processes:
         """Say which container and pod a program is in that is gone, or has just begun: where it was *before*, but for another cgroup."""
         is_moved = image.cgroup and (before is None or before.cgroup != image.cgroup)
         found = self.cgroups.find(image.cgroup) if is_moved and self.cgroups is not None else None
-        is_known = (
-            before is None or before.cgroup
-        )  # of who ran before us, /proc may have said more than one hierarchy does
+        # Of who ran before us, /proc may have said more than this one hierarchy does.
+        is_known = before is None or before.cgroup
         if found is not None and (is_known or any(found)):
             image.container_id, image.pod_uid = found
         elif before is not None:

@@ -108,7 +108,7 @@ class Tree:
         of_thread = np.array(
             [processes.setdefault(thread.process, len(processes)) for thread in calls.threads], np.uint32
         )
-        process = of_thread[calls.thread] if len(calls) else np.empty(0, np.uint32)
+        of_call = of_thread[calls.thread] if len(calls) else np.empty(0, np.uint32)
         members = list(processes)
         context = np.empty(len(calls), np.uint32)
         trace_ids: list[bytes] = []
@@ -117,14 +117,14 @@ class Tree:
         first = 0
         while first < len(calls):
             rows = slice(first, first + max(self._room(), 0))
-            newcomers = self._newcomers(members[index] for index in np.unique(process[rows]).tolist())
+            newcomers = self._newcomers(members[index] for index in np.unique(of_call[rows]).tolist())
             rows = slice(first, rows.stop - len(newcomers))
             if rows.stop <= first:
                 if self._part.calls:
                     self._close_part()
                     continue
                 rows = slice(first, first + 1)  # so many processes that one more call does not matter
-            found, which = np.unique(process[rows], return_inverse=True)
+            found, which = np.unique(of_call[rows], return_inverse=True)
             at_work = [members[index] for index in found.tolist()]
             self._admit(at_work)
             context[rows] = which + len(parents)
@@ -175,9 +175,7 @@ class Tree:
     def _admit(self, processes: Iterable[Process]) -> None:
         """Give *processes*, and those above them, a span in this part."""
         newcomers = self._newcomers(processes)
-        self._part.span_ids.update(
-            zip(newcomers, self._ids.span_ids(len(newcomers)).tolist(), strict=True)
-        )
+        self._part.span_ids.update(zip(newcomers, self._ids.span_ids(len(newcomers)).tolist(), strict=True))
 
     def _span_id(self, process: Process) -> int:
         """Return the id of the process's span in this part; it and those above it have one from now on."""

@@ -9,6 +9,7 @@ Calls that were sampled at different thresholds are in different windows: a trac
 sampled at one threshold can be sampled again by it (tracestate-probability-sampling.md).
 """
 
+import heapq
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
@@ -37,6 +38,7 @@ _NAMES_MAX: Final = 50
 class _Window:
     """An open window of a program."""
 
+    image: Image
     threshold: int
     trace_id: bytes
     span_id: int
@@ -116,6 +118,8 @@ class Windows:
         self._ids = Ids()
         self._windows: dict[Process, dict[tuple[Image, int], _Window]] = {}
         """Those that are open, by program and threshold; of one program at a time."""
+        self._by_age: list[tuple[int, int, _Window]] = []
+        """A heap of all windows that are not too old, open or not, by when they were opened and the ids of their roots."""
         self._previous: dict[Process, _Window] = {}
         """The latest one that was closed."""
         self._totals = Totals()
@@ -170,6 +174,7 @@ class Windows:
             for image, threshold in [key for key in windows if key[0] is not group.image]:
                 self._close(image, threshold)
             window = windows[group.image, group.threshold] = _Window(
+                group.image,
                 group.threshold,
                 make_trace_id(group.threshold),
                 self._ids.span_id(),
@@ -179,6 +184,7 @@ class Windows:
                 self._links(group.image),
                 self._totals,
             )
+            heapq.heappush(self._by_age, (window.opened_unix_ns, window.span_id, window))
         return window
 
     def _links(self, image: Image) -> list[Link]:
@@ -247,19 +253,21 @@ class Windows:
     def tick(self, now_unix_ns: int, totals: Totals) -> None:
         """Close the windows that are old enough."""
         self._totals = totals
-        self._close_all(*self._windows, opened_until=now_unix_ns - WINDOW_SECONDS_MAX * 1_000_000_000)
+        opened_until = now_unix_ns - WINDOW_SECONDS_MAX * 1_000_000_000
+        while self._by_age and self._by_age[0][0] <= opened_until:
+            window = heapq.heappop(self._by_age)[-1]
+            key = window.image, window.threshold
+            if self._windows.get(window.image.process, {}).get(key) is window:
+                self._close(*key)
 
     def finish(self, living: Iterable[Process], now_unix_ns: int) -> None:  # noqa: ARG002 (other structures need it)
         """Close every window."""
-        self._close_all(*self._windows)
+        for process in self._windows:
+            self._close_all(process)
 
-    def _close_all(
-        self, *processes: Process, opened_until: float = float("inf"), is_last: bool = False
-    ) -> None:
-        for process in processes:
-            for (image, threshold), window in list(self._windows.get(process, {}).items()):
-                if window.opened_unix_ns <= opened_until:
-                    self._close(image, threshold, is_last=is_last)
+    def _close_all(self, process: Process, *, is_last: bool = False) -> None:
+        for image, threshold in list(self._windows.get(process, ())):
+            self._close(image, threshold, is_last=is_last)
 
     def take_spans(self) -> list[Span]:
         """Return the window roots made since the last time."""
