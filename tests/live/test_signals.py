@@ -161,11 +161,13 @@ def test_forks_in_a_storm_of_signals_are_all_there(trace):
 
 
 def test_children_of_a_storm_are_all_processes(trace):
-    """Every child of the storm is a process span, with one call of its own: exit_group."""
+    """Every child of the storm is a process span in each part of the trace it saw, with one call of its own: exit_group."""
     run = trace("fork_storm", "100")
 
     for fact in run.facts:
-        assert len(run.processes(pid=fact["forked"])) == 1
+        parts = [span.trace_id for span in run.processes(pid=fact["forked"])]
+        assert parts
+        assert len(parts) == len(set(parts))
         assert {span.name for span in run.calls(pid=fact["forked"])} <= {"exit_group", "rt_sigreturn"}
 
 
