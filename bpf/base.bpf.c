@@ -3,8 +3,8 @@
  * What all programs share: macros, maps, counters.
  *
  * bcc knows maps and programs of one text only, so the loader joins this file
- * and those after it to one: base, slots, strings, files, selection, sampling,
- * calls, lifecycle.
+ * and those after it to one: base, slots, strings, files, spans, selection,
+ * sampling, calls, lifecycle.
  *
  * Macros (each a compile-time choice; what is not asked for costs nothing):
  *   ARCH_X86_64 | ARCH_AARCH64   the machine
@@ -25,6 +25,7 @@
  *   KEEP_SLOW_NS                 ... and those that took at least this long
  *   KEEP_SLOW_BY_CALL            ... with exceptions in `keep_slow`
  *   PENDING_PLACES, PENDING_OTHERS   see slots.bpf.c
+ *   CURRENT_SPANS                say which span of the application each call was made in; see spans.bpf.c
  *   SELECT_*, EXCLUDE_*, EXE_GLOBS, EXE_GLOBS_EXCLUDED, NO_FOLLOW, OWN_TGID   see selection.bpf.c
  *   HAVE_TASK_BTF                bpf_get_current_task_btf() and bpf_task_pt_regs() exist (since 5.15)
  *   CGROUPS                      say in which cgroup a process is, of the hierarchy of CGROUP_SUBSYSTEM

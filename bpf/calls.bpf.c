@@ -198,6 +198,9 @@ static __always_inline void emit_call(struct slot *slot, struct finished *call)
 	record->files[1] = 0;
 	record->threshold = threshold;
 	record->reserved = 0;
+#ifdef CURRENT_SPANS
+	record->span = slot->span;
+#endif
 	record->kind_flags = call->kind | fill_arguments(record, slot, call) << 4;
 	emitted = count_call(call, LEDGER_EMITTED);
 	calls.ringbuf_submit(record, emitted & (WAKE_EVERY - 1) ? BPF_RB_NO_WAKEUP : BPF_RB_FORCE_WAKEUP);
@@ -254,6 +257,7 @@ static __always_inline void handle_lone_exit(struct exit_context *ctx, struct sl
 	slot->tgid = tgid_of(task);
 	slot->file = 0;
 	slot->address_room = 0;
+	note_span(slot);
 	call.start_ns = bpf_ktime_get_boot_ns();
 	call.ret = context_ret(ctx);
 	call.task = task;
@@ -412,6 +416,7 @@ int on_sys_enter(struct enter_context *ctx)
 	slot->threshold = threshold;
 #endif
 	note_arguments(ctx, slot, task);
+	note_span(slot);
 	slot->start_ns = bpf_ktime_get_boot_ns();
 	return DONE;
 }

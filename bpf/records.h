@@ -73,6 +73,17 @@ enum call_kind {
 #define CALL_HAS_ARGS 0x02	/* args are as user space gave them */
 
 /*
+ * A span of the application, as OpenTelemetry eBPF Instrumentation tells of it
+ * (spans.bpf.c): bytes in the order in which W3C writes them; zeros: none.
+ *
+ *   0  trace_id[2]  16  span_id
+ */
+struct span_context {
+	__u64 trace_id[2];
+	__u64 span_id;
+};
+
+/*
  * A finished call.
  *
  *   0  start_ns      8  duration_ns
@@ -81,6 +92,7 @@ enum call_kind {
  *  80  nr           84  restarted_nr
  *  88  string_seq   92  string_cpu    94  abi    95  kind | flags << 4
  *  96  files[2]    104  threshold    108  reserved
+ * 112  span        with CURRENT_SPANS only
  */
 struct call_record {
 	__u64 start_ns;		/* CLOCK_BOOTTIME at sys_enter */
@@ -98,6 +110,9 @@ struct call_record {
 	__u32 files[2];		/* numbers of what descriptor arguments were; 0: unknown, none */
 	__u32 threshold;	/* upper half of OpenTelemetry's 56-bit T, T >> 24; 0: all are here */
 	__u32 reserved;
+#ifdef CURRENT_SPANS
+	struct span_context span;	/* that the thread was in at sys_enter */
+#endif
 };
 
 /* What a string record holds. */
@@ -209,7 +224,8 @@ enum slot_state {
 /*
  *   0  start_ns    8  nr        12  tid    16  tgid    20  interrupted_nr
  *  24  exit_status 28  string_seq   32  string_cpu     34  abi    35  state
- *  36  has_execed  37  was_target   38  reserved[2]    40  file      44  threshold
+ *  36  has_execed  37  was_target   38  address_room   39  reserved  40  file      44  threshold
+ *  48  span        with CURRENT_SPANS only
  */
 struct slot {
 	__u64 start_ns;		/* 0: no call is in flight */
@@ -228,6 +244,9 @@ struct slot {
 	__u8 reserved;
 	__u32 file;		/* of close: what the descriptor is, which nobody knows at exit */
 	__u32 threshold;	/* at which the call in flight was sampled, as call_record.threshold */
+#ifdef CURRENT_SPANS
+	struct span_context span;	/* that the call in flight was made in */
+#endif
 };
 
 /*
@@ -235,6 +254,9 @@ struct slot {
  * place, and what there is to say of others with the same bits.
  *
  *   0  slot       48  owner      52  others     56  has_attached    60  reserved
+ *
+ * With CURRENT_SPANS a slot is longer, and what follows it lies that much further on:
+ *   0  slot       72  owner      76  others     80  has_attached    84  reserved    88  padding[5]
  */
 struct place {
 	struct slot slot;
@@ -242,6 +264,9 @@ struct place {
 	__u32 others;		/* how many more threads with these bits have a slot: elsewhere */
 	__u32 has_attached;	/* the agent has made such slots, which are not counted in `others` */
 	__u32 reserved;
+#ifdef CURRENT_SPANS
+	__u64 padding[5];	/* no place lies on two pages: the agent maps one */
+#endif
 };
 
 /* What threads are chosen or left out by; `selection` has the values asked for. */
@@ -279,11 +304,18 @@ struct rate {
 	__u32 reserved;
 };
 
+#ifdef CURRENT_SPANS
+_Static_assert(sizeof(struct call_record) == 112 + 24, "call_record has no holes");
+_Static_assert(sizeof(struct slot) == 48 + 24, "slot has no holes");
+_Static_assert(sizeof(struct place) == 128, "a place fills two cache lines");
+#else
 _Static_assert(sizeof(struct call_record) == 112, "call_record has no holes");
-_Static_assert(sizeof(struct string_record) == 24 + STRING_SIZE, "string_record has no holes");
-_Static_assert(sizeof(struct task_record) == 80, "task_record has no holes");
 _Static_assert(sizeof(struct slot) == 48, "slot has no holes");
 _Static_assert(sizeof(struct place) == 64, "a place fills a cache line");
+#endif
+_Static_assert(sizeof(struct span_context) == 24, "span_context has no holes");
+_Static_assert(sizeof(struct string_record) == 24 + STRING_SIZE, "string_record has no holes");
+_Static_assert(sizeof(struct task_record) == 80, "task_record has no holes");
 _Static_assert(sizeof(struct selector_key) == 24, "selector_key has no holes");
 _Static_assert(sizeof(struct rate) == 24, "rate has no holes");
 

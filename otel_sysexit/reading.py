@@ -12,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 
 from otel_sysexit.calls import Calls, Decoder
-from otel_sysexit.kernel import records
 from otel_sysexit.kernel.capture import Capture
 from otel_sysexit.kernel.ring import Ring
 from otel_sysexit.processes import Processes
@@ -40,7 +39,7 @@ class Reader:
         self._capture = capture
         self._decoder = decoder
         self._processes = processes
-        self.no_calls = decoder.decode(np.empty(0, records.CALL))
+        self.no_calls = decoder.decode(np.empty(0, capture.calls.dtype))
 
     def read(self, limit: int) -> Calls:
         """Return the next *limit* calls at most, and take in what happened to tasks until now."""

@@ -74,7 +74,7 @@ class Loader:
             try:
                 self._child = subprocess.Popen(
                     [python, "-I", "-c", code, str(theirs.fileno())],
-                    pass_fds=[theirs.fileno()],
+                    pass_fds=[theirs.fileno(), *self._request.substitutes.values()],
                     stdin=request,
                     stdout=subprocess.DEVNULL,
                     stderr=self._log,
@@ -154,14 +154,18 @@ class Capture:
         self._links = dict(zip(LINKS, fds[len(MAPS) : -len(LINKS)], strict=True))
         self._programs = fds[-len(LINKS) :]
         self.calls_fd = maps["calls"]
-        self.calls = Ring.from_fd(maps["calls"], request.calls_bytes, records.CALL)
+        self.calls = Ring.from_fd(
+            maps["calls"], request.calls_bytes, records.call_dtype(has_span=request.has_spans)
+        )
         self.string_dtype = records.string_dtype(request.string_limit)
         self.strings = Ring.from_fd(maps["strings"], request.strings_bytes, self.string_dtype)
         self.tasks = Ring.from_fd(maps["tasks"], TASKS_BYTES, records.TASK)
         self.exec_strings = Ring.from_fd(maps["exec_strings"], TASKS_BYTES, self.string_dtype)
         self.files = Ring.from_fd(maps["files"], TASKS_BYTES, self.string_dtype)
         self._slots = Slots(
-            maps["pending"], maps["pending_owners"], maps["pending_others"], request.pending_places
+            *(maps["pending"], maps["pending_owners"], maps["pending_others"]),
+            request.pending_places,
+            records.place_dtype(has_span=request.has_spans),
         )
         self.cgroup_subsystem = request.cgroup_subsystem
         self._calls_cut_off = 0
@@ -201,7 +205,7 @@ class Capture:
         return not self._slots.is_empty()
 
     def in_flight(self) -> npt.NDArray[Any]:
-        """Return the slots (dtype SLOT) of the calls that have not returned yet, but for those that were sampled out."""
+        """Return the slots of the calls that have not returned yet, but for those that were sampled out."""
         return self._slots.in_flight()
 
     def ledger(self) -> dict[records.Ledger, int]:

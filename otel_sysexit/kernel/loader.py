@@ -19,7 +19,7 @@ import signal
 import socket
 import struct
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
@@ -31,7 +31,7 @@ from otel_sysexit.kernel.probes import LoadError, check_kernel, has_task_btf, is
 # bcc sees maps and programs in one text only: these are joined, in this order.
 SOURCES: Final = tuple(
     f"{name}.bpf.c"
-    for name in ("base", "slots", "strings", "files", "selection", "sampling", "calls", "lifecycle")
+    for name in ("base", "slots", "strings", "files", "spans", "selection", "sampling", "calls", "lifecycle")
 )
 MAPS: Final = (
     *("pending", "pending_owners", "pending_others", "selection", "rate"),
@@ -237,7 +237,7 @@ def load(request: dict[str, Any]) -> list[int]:
     os.environ["BCC_KERNEL_SOURCE"] = bpf_dir
     macros = [*cflags, *of_kernel()]
     try:
-        module = compile_and_load(bcc, bpf_dir, macros)
+        module = compile_and_load(bcc, bpf_dir, macros, request["substitutes"])
     except Exception as error:  # bcc raises Exception itself
         raise LoadError("load", f"the BPF programs do not load on this kernel: {error}") from error
     for name, (keys, values, count) in request["contents"].items():
@@ -263,11 +263,21 @@ def fill(fd: int, keys: bytes, values: bytes, count: int) -> None:
         raise LoadError("load", f"cannot fill a map: {error.strerror}") from error
 
 
-def compile_and_load(bcc: Any, bpf_dir: str, macros: list[str]) -> Any:
-    """Compile what is in *bpf_dir* and load all programs into the kernel, none attached yet."""
+def compile_and_load(
+    bcc: Any, bpf_dir: str, macros: list[str], substitutes: Mapping[str, int] | None = None
+) -> Any:
+    """
+    Compile what is in *bpf_dir* and load all programs into the kernel, none attached yet.
+
+    *substitutes*: descriptors of maps that others have made, by the names of ours that they take the place of.
+    """
     # Of a macro that is given twice the last one counts. Without debug information: nothing reads it, and it costs 30 ms.
     cflags = ["-g0", "-Wno-macro-redefined", f"-I{bpf_dir}", *macros]
     module = bcc.BPF(text=read_source(bpf_dir).encode(), cflags=cflags)
+    # Ours exist by now, and programs name them by descriptor until the kernel loads them. bcc's own way, BPF_TABLE_PINNED, would
+    # pin a map of ours where there is none any more.
+    for name, fd in (substitutes or {}).items():
+        os.dup2(fd, module[name].map_fd, inheritable=False)
     for tracepoint in LINKS:
         is_event = tracepoint in EVENTS and PERF_EVENTS in macros
         kind = bcc.BPF.TRACEPOINT if is_event else bcc.BPF.RAW_TRACEPOINT

@@ -19,25 +19,34 @@ EXEC_STRINGS = 0x8000
 SAMPLED_OUT_AT_ENTER = 1
 """A slot's `start_ns` that is no time."""
 
-CALL = np.dtype(
-    [
-        ("start_ns", "<u8"),
-        ("duration_ns", "<u8"),
-        ("ret", "<i8"),
-        ("args", "<u8", (6,)),
-        ("tgid", "<u4"),
-        ("tid", "<u4"),
-        ("nr", "<i4"),
-        ("restarted_nr", "<i4"),
-        ("string_seq", "<u4"),
-        ("string_cpu", "<u2"),
-        ("abi", "u1"),
-        ("kind_flags", "u1"),
-        ("files", "<u4", (2,)),
-        ("threshold", "<u4"),
-        ("reserved", "<u4"),
-    ]
-)
+SPAN_CONTEXT = np.dtype([("trace_id", "<u8", (2,)), ("span_id", "<u8")])
+
+
+def call_dtype(*, has_span: bool = False) -> np.dtype[Any]:
+    """Return the dtype of call records; *has_span*: as with the macro CURRENT_SPANS."""
+    return np.dtype(
+        [
+            ("start_ns", "<u8"),
+            ("duration_ns", "<u8"),
+            ("ret", "<i8"),
+            ("args", "<u8", (6,)),
+            ("tgid", "<u4"),
+            ("tid", "<u4"),
+            ("nr", "<i4"),
+            ("restarted_nr", "<i4"),
+            ("string_seq", "<u4"),
+            ("string_cpu", "<u2"),
+            ("abi", "u1"),
+            ("kind_flags", "u1"),
+            ("files", "<u4", (2,)),
+            ("threshold", "<u4"),
+            ("reserved", "<u4"),
+            *([("span", SPAN_CONTEXT)] if has_span else []),
+        ]
+    )
+
+
+CALL = call_dtype()
 
 
 def string_dtype(limit: int = STRING_LIMIT_DEFAULT) -> np.dtype[Any]:
@@ -79,36 +88,44 @@ TASK = np.dtype(
     ]
 )
 
-SLOT = np.dtype(
-    [
-        ("start_ns", "<u8"),
-        ("nr", "<i4"),
-        ("tid", "<u4"),
-        ("tgid", "<u4"),
-        ("interrupted_nr", "<i4"),
-        ("exit_status", "<u4"),
-        ("string_seq", "<u4"),
-        ("string_cpu", "<u2"),
-        ("abi", "u1"),
-        ("state", "u1"),
-        ("has_execed", "u1"),
-        ("was_target", "u1"),
-        ("address_room", "u1"),
-        ("reserved", "u1"),
-        ("file", "<u4"),
-        ("threshold", "<u4"),
-    ]
-)
 
-PLACE = np.dtype(
-    [
-        ("slot", SLOT),
-        ("owner", "<u4"),
-        ("others", "<u4"),
-        ("has_attached", "<u4"),
-        ("reserved", "<u4"),
-    ]
-)
+def place_dtype(*, has_span: bool = False) -> np.dtype[Any]:
+    """Return the dtype of places, with that of slots as the field `slot`; *has_span*: as with the macro CURRENT_SPANS."""
+    slot = np.dtype(
+        [
+            ("start_ns", "<u8"),
+            ("nr", "<i4"),
+            ("tid", "<u4"),
+            ("tgid", "<u4"),
+            ("interrupted_nr", "<i4"),
+            ("exit_status", "<u4"),
+            ("string_seq", "<u4"),
+            ("string_cpu", "<u2"),
+            ("abi", "u1"),
+            ("state", "u1"),
+            ("has_execed", "u1"),
+            ("was_target", "u1"),
+            ("address_room", "u1"),
+            ("reserved", "u1"),
+            ("file", "<u4"),
+            ("threshold", "<u4"),
+            *([("span", SPAN_CONTEXT)] if has_span else []),
+        ]
+    )
+    return np.dtype(
+        [
+            ("slot", slot),
+            ("owner", "<u4"),
+            ("others", "<u4"),
+            ("has_attached", "<u4"),
+            ("reserved", "<u4"),
+            *([("padding", "<u8", (5,))] if has_span else []),
+        ]
+    )
+
+
+PLACE = place_dtype()
+SLOT = PLACE["slot"]
 
 SELECTOR_KEY = np.dtype([("kind", "<u8"), ("value", "<u8", (2,))])
 GLOB_SIZE = 264

@@ -96,8 +96,20 @@ class Request:
     """Threads that can have a slot in the array, a power of two (bpf/slots.bpf.c)."""
     own_tgid: int = 0
     """The agent's process: never a target."""
+    current_spans_fd: int | None = None
+    """Descriptor of another program's map that says which span each thread is in (contextmap.py); None: there is none."""
     bcc_python: str | None = None
     """Interpreter that has bcc; None: this one, then the system's."""
+
+    @property
+    def has_spans(self) -> bool:
+        """Whether calls say which span they were made in."""
+        return self.current_spans_fd is not None
+
+    @property
+    def substitutes(self) -> dict[str, int]:
+        """Maps that others have made, by the names of those in bpf/ that they take the place of."""
+        return {} if self.current_spans_fd is None else {"current_spans": self.current_spans_fd}
 
     @property
     def strings_bytes(self) -> int:
@@ -140,6 +152,7 @@ class Request:
             "ERRNO_SET": self.wanted_errnos is not None,
             "MAX_RATE": self.has_max_rate,
             "KEEP_ERRORS": self.kept_errnos is not None,
+            "CURRENT_SPANS": self.has_spans,
         }
         return flags + [f"-D{name}" for name, is_made in choices.items() if is_made]
 
@@ -172,7 +185,7 @@ class Request:
             for name, (keys, values, count) in self.contents().items()
         }
         message: dict[str, Any] = {"bpf_dir": bpf_dir, "cflags": self.cflags(), "contents": contents}
-        return json.dumps(message)
+        return json.dumps({**message, "substitutes": self.substitutes})
 
 
 def _array(values: npt.NDArray[Any]) -> tuple[bytes, bytes, int]:

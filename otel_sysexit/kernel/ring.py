@@ -77,7 +77,7 @@ class Ring:
         self._consumer = np.frombuffer(consumer, "<u8", count=1)
         self._producer = np.frombuffer(producer, "<u8", count=1)
         self._data = data
-        self._dtype = dtype
+        self.dtype = dtype
         self._stride = _HEADER_SIZE + dtype.itemsize
         self.size = len(data) // 2
 
@@ -121,7 +121,7 @@ class Ring:
         position = self.consumed
         count = min(self.waiting(), limit)
         if count == 0:
-            return np.empty(0, self._dtype)
+            return np.empty(0, self.dtype)
         offset = position % self.size
         stretch = self._data[offset : offset + count * self._stride].reshape(count, self._stride)
         headers = np.ascontiguousarray(stretch[:, :4]).view("<u4").reshape(count)
@@ -134,6 +134,6 @@ class Ring:
         is_discarded = (headers & _DISCARDED) != 0
         if is_discarded.any():
             bodies = bodies[~is_discarded]
-        out = bodies.copy().view(self._dtype).reshape(len(bodies))
+        out = bodies.copy().view(self.dtype).reshape(len(bodies))
         self._consumer[0] = position + count * self._stride
         return out

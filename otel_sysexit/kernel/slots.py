@@ -13,20 +13,32 @@ import numpy as np
 import numpy.typing as npt
 
 from otel_sysexit.kernel.maps import Map, wait_for_running_programs
-from otel_sysexit.kernel.records import PLACE, SAMPLED_OUT_AT_ENTER, SLOT, SlotState
+from otel_sysexit.kernel.records import SAMPLED_OUT_AT_ENTER, SlotState
 
 _NOBODY: Final = 0
-_PLACES_A_PAGE: Final = mmap.PAGESIZE // PLACE.itemsize
 
 
 class Slots:
     """The slots of all threads that are targets, or are left out of them."""
 
-    def __init__(self, places_fd: int, owners_fd: int, others_fd: int, places: int) -> None:
-        """Take the descriptors of `pending`, `pending_owners` and `pending_others`; *places*: elements of the first."""
+    def __init__(
+        self, places_fd: int, owners_fd: int, others_fd: int, places: int, place: np.dtype[Any]
+    ) -> None:
+        """
+        Take over the maps.
+
+        Args:
+            places_fd: Descriptor of `pending`.
+            owners_fd: Of `pending_owners`.
+            others_fd: Of `pending_others`.
+            places: How many elements `pending` has.
+            place: The dtype of these (`records.place_dtype`).
+        """
         self._fd = places_fd
+        self._place = place
+        self._slot = place["slot"]
         self._owners = Map(owners_fd, 4, 4)
-        self._others = Map(others_fd, 4, SLOT.itemsize)
+        self._others = Map(others_fd, 4, self._slot.itemsize)
         self._places = places
 
     def add(self, tid: int, state: SlotState) -> bool:
@@ -39,7 +51,7 @@ class Slots:
         Raises:
             OSError: there is no room for another one (E2BIG), or the kernel refuses.
         """
-        slot = np.zeros((), SLOT)
+        slot = np.zeros((), self._slot)
         slot["tid"], slot["interrupted_nr"], slot["state"] = tid, -1, state
         slot["was_target"] = state is not SlotState.EXCLUDED
         place = self._map(tid)
@@ -60,7 +72,7 @@ class Slots:
             Whether the thread was in a call, whose end is not seen now.
         """
         other = self._others.take(_u32(tid))
-        was_in_flight = other is not None and _is_in_flight(np.frombuffer(other, SLOT)[0])
+        was_in_flight = other is not None and _is_in_flight(np.frombuffer(other, self._slot)[0])
         if other is not None:
             wait_for_running_programs()  # one may have been about to move it to its place
         place = self._map(tid)
@@ -78,21 +90,21 @@ class Slots:
         return self._owners.is_empty() and self._others.is_empty()
 
     def in_flight(self) -> npt.NDArray[Any]:
-        """Return copies of the slots (dtype SLOT) whose call has not returned yet, but for those that were sampled out."""
-        places = np.frombuffer(self._mmap(0, self._places * PLACE.itemsize), PLACE, self._places)
+        """Return copies of the slots whose call has not returned yet, but for those that were sampled out."""
+        size = self._places * self._place.itemsize
+        places = np.frombuffer(self._mmap(0, size), self._place, self._places)
         owned = places["slot"][places["owner"] != 0]
-        others = self._others.read()[1].view(SLOT).reshape(-1)
+        others = self._others.read()[1].view(self._slot).reshape(-1)
         slots: npt.NDArray[Any] = np.concatenate((owned, others))
         live: npt.NDArray[Any] = slots[slots["start_ns"] > SAMPLED_OUT_AT_ENTER]
         return live
 
     def _map(self, tid: int) -> npt.NDArray[Any]:
         """Return the place of *tid*, writable, as an array of no dimension; it is mapped as long as the array lives."""
-        index = tid % self._places
-        page, position = divmod(index, _PLACES_A_PAGE)
         size = mmap.PAGESIZE
+        page, offset = divmod(tid % self._places * self._place.itemsize, size)  # none lies on two pages
         found: npt.NDArray[Any] = np.frombuffer(
-            self._mmap(page * size, size), PLACE, 1, offset=position * PLACE.itemsize
+            self._mmap(page * size, size), self._place, 1, offset=offset
         ).reshape(())
         return found
 

@@ -1,8 +1,10 @@
 """C ↔ numpy: bpf/records.h, asked through the host's compiler, and its Python twin say the same."""
 
+import mmap
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +33,13 @@ STRUCTURES = {
     "place": records.PLACE,
     "selector_key": records.SELECTOR_KEY,
     "rate": records.RATE,
+    "span_context": records.SPAN_CONTEXT,
+}
+# The same with the macro CURRENT_SPANS.
+WITH_SPANS = {
+    "call_record": records.call_dtype(has_span=True),
+    "slot": records.place_dtype(has_span=True)["slot"],
+    "place": records.place_dtype(has_span=True),
 }
 # C enumeration -> prefix of its members, Python twin, members that only C has.
 ENUMERATIONS = {
@@ -143,6 +152,22 @@ def test_fields_lie_where_c_has_them(in_c, structure):
     assert fields_of(dtype) == {name: tuple(in_c[f"{structure}.{name}"]) for name in dtype.names}
 
 
+@pytest.mark.parametrize("structure", WITH_SPANS)
+def test_what_has_a_span_has_cs_layout(tmp_path, structure):
+    """Compiled with room for a span, a structure is as long as its twin, fields in the same places."""
+    dtype = WITH_SPANS[structure]
+    in_c = ask_c(tmp_path, questions_about(structure, dtype), "-DCURRENT_SPANS")
+
+    assert in_c.pop(structure) == [dtype.itemsize]
+    assert in_c == {f"{structure}.{name}": list(facts) for name, facts in fields_of(dtype).items()}
+
+
+@pytest.mark.parametrize("has_span", [False, True])
+def test_no_place_lies_on_two_pages(has_span):
+    """The agent maps the one page that a place is on."""
+    assert mmap.PAGESIZE % records.place_dtype(has_span=has_span).itemsize == 0
+
+
 @pytest.mark.parametrize("limit", LIMITS)
 def test_a_string_has_cs_layout_at_every_limit(tmp_path, limit):
     """A string record compiled for a limit is as long as its twin for it, fields in the same places, room for one byte more."""
@@ -154,7 +179,9 @@ def test_a_string_has_cs_layout_at_every_limit(tmp_path, limit):
     assert dtype["text"].itemsize >= limit + 2  # the byte that tells of a cut, and a NUL
 
 
-@pytest.mark.parametrize("dtype", [*STRUCTURES.values(), *map(records.string_dtype, LIMITS)])
+@pytest.mark.parametrize(
+    "dtype", [*STRUCTURES.values(), *WITH_SPANS.values(), *map(records.string_dtype, LIMITS)]
+)
 def test_every_byte_belongs_to_a_field(dtype):
     """The fields follow each other without a hole, to a multiple of 8 bytes."""
     end = 0
@@ -280,7 +307,8 @@ def everything_asked_for() -> list[Request]:
         cgroups=frozenset([Cgroup("cpu", "/a", 1)]),
     )
     chosen = Targets(criteria, criteria, follows_children=False)
-    return [make_request(config, chosen), make_request(Config(max_rate=5), Targets(is_all=True))]
+    of_spans = replace(make_request(Config(max_rate=5), Targets(is_all=True)), current_spans_fd=0)
+    return [make_request(config, chosen), of_spans]
 
 
 def choices_in_c() -> set[str]:

@@ -69,6 +69,17 @@ def string_requests() -> Iterator[Request]:
     yield from requests(cgroup_subsystem=("", "memory"))
 
 
+def span_requests() -> Iterator[Request]:
+    """Yield the extremes of what is asked of calls, that say which span they were made in."""
+    yield from requests(
+        current_spans_fd=(0,),  # whose map it is does not matter: ours has the same shape
+        has_set=(False, True),
+        args=(0, 1, 2),
+        sample_threshold=(0, 1 << 31),
+        selection=(Selection(), Selection(["-DPERF_EVENTS", "-DSELECT_ALL"])),
+    )
+
+
 def properties(prefix: str, glob_macro: str) -> Iterator[list[str]]:
     """Yield the macros for every set of properties that threads are chosen or left out by."""
     macros = [*(f"-D{prefix}_{kind}" for kind in KINDS), f"-D{glob_macro}=2"]
@@ -134,7 +145,9 @@ def refused(found: list[Request]) -> list[list]:
     return [answer for answer in answers if answer != "done"]
 
 
-@pytest.mark.parametrize("make", [call_requests, string_requests, target_requests, perf_requests])
+@pytest.mark.parametrize(
+    "make", [call_requests, string_requests, span_requests, target_requests, perf_requests]
+)
 def test_every_combination_loads(make):
     """Whatever is asked for together, the programs load."""
     assert refused(list(make())) == []

@@ -232,7 +232,7 @@ os._exit(1)
 
     said = load(make_python(tmp_path, head), syscall_table=table)
 
-    assert said == f"{(400_000 + 2) // 3 * 4} 100000 bpf_dir cflags contents"
+    assert said == f"{(400_000 + 2) // 3 * 4} 100000 bpf_dir cflags contents substitutes"
 
 
 def test_a_child_may_complain_at_length(tmp_path):
