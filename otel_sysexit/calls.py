@@ -83,6 +83,8 @@ class Calls:
     addresses: Addresses
     kinds: Kinds
     argument_texts: ArgumentTexts
+    span: npt.NDArray[Any] | None = None
+    """dtype SPAN_CONTEXT[n]: the application's span that the thread was in when it made the call; zeros: none; None: nobody says."""
     thread: npt.NDArray[np.uint32] = field(default_factory=lambda: np.empty(0, np.uint32))
     """Index into *threads*; filled in by processes.py."""
     threads: Sequence[Thread] = ()
@@ -227,6 +229,7 @@ class Decoder:
             addresses=texts.addresses,
             kinds=self.kinds,
             argument_texts=self._argument_texts,
+            span=np.ascontiguousarray(calls["span"]) if "span" in (calls.dtype.names or ()) else None,
         )
 
     def _index_texts(

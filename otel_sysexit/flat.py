@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from otel_sysexit.calls import Calls
 from otel_sysexit.identity import Process
+from otel_sysexit.joining import join
 from otel_sysexit.traces import Ids, Placement, Span, Totals
 
 _RANDOMNESS_BITS: Final = 56
@@ -30,14 +31,15 @@ class Flat:
         """Nothing: all processes are alike."""
 
     def place(self, calls: Calls) -> Placement:
-        """Give each call a trace id of its own, whose randomness reaches the call's threshold."""
+        """Give each call that is in no other trace an id of its own, whose randomness reaches the call's threshold."""
         count = len(calls)
-        return Placement(
+        alone = Placement(
             span_id=self._ids.span_ids(count),
             context=np.arange(count, dtype=np.uint32),
             trace_id=self._trace_ids(calls.threshold),
             parent_span_id=np.zeros(count, np.uint64),
         )
+        return join(calls, alone)
 
     def _trace_ids(self, threshold: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint8]:
         """Return u1[n, 16]: nine random bytes, then 56 bits of randomness from the threshold on (`sampling.make_trace_id`)."""

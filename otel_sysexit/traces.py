@@ -5,6 +5,7 @@ A structure takes identified batches of calls and processes that ended, and give
 no calls. There are three: `trees.Tree`, `windows.Windows` and `flat.Flat`.
 """
 
+import enum
 import os
 import signal
 from collections.abc import Iterable, Sequence
@@ -20,8 +21,20 @@ from otel_sysexit.identity import Image, Process
 from otel_sysexit.propagation import TraceContext
 from otel_sysexit.sampling import ALL_ARE_HERE
 
-OWN_TRACE_FLAGS: Final = 0x03
+SAMPLED: Final = 0x01
+"""Of trace flags (W3C)."""
+OWN_TRACE_FLAGS: Final = SAMPLED | 0x02
 """Sampled, and of a random trace id (W3C level 2)."""
+
+
+class Owner(enum.IntEnum):
+    """Whose trace a call is in."""
+
+    US = 0
+    STARTER = 1
+    """Of the command: the call's span has the trace state of whoever that is."""
+    APPLICATION = 2
+    """The program that made the call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +49,8 @@ class Placement:
     """u1[k, 16]."""
     parent_span_id: npt.NDArray[np.uint64]
     """u8[k]; 0: none, these calls are roots."""
-    is_joined: npt.NDArray[np.bool_] | None = None
-    """bool[k]: in the trace of who started the command, whose trace state they have; None: none is."""
+    owner: npt.NDArray[np.uint8] | None = None
+    """u1[k]: `Owner`; None: all are ours."""
 
 
 @dataclass(frozen=True, slots=True)

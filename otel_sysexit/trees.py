@@ -16,12 +16,15 @@ import numpy as np
 from otel_sysexit import attributes
 from otel_sysexit.calls import Calls
 from otel_sysexit.identity import Process
+from otel_sysexit.joining import is_joined, join
 from otel_sysexit.propagation import TraceContext
 from otel_sysexit.sampling import make_trace_id
 from otel_sysexit.traces import (
     OWN_TRACE_FLAGS,
+    SAMPLED,
     Ids,
     Link,
+    Owner,
     Placement,
     Span,
     Totals,
@@ -33,8 +36,6 @@ from otel_sysexit.traces import (
 
 TREE_SPANS_MAX: Final = 10_000
 PART_SECONDS_MAX: Final = 60
-_SAMPLED: Final = 0x01
-"""Of trace flags (W3C)."""
 
 
 @dataclass(slots=True)
@@ -84,7 +85,7 @@ class Tree:
         self._over: WeakSet[Process] = WeakSet()
         self._spans: list[Span] = []
         self._context = context
-        is_joined = context is not None and bool(context.trace_flags & _SAMPLED) and not threshold
+        is_joined = context is not None and bool(context.trace_flags & SAMPLED) and not threshold
         self._part = self._open(1, 0, [link_to_starter(context)] if context and not is_joined else [])
         if context is not None and is_joined:
             self._part.joined = context
@@ -103,7 +104,7 @@ class Tree:
         self._root = process
 
     def place(self, calls: Calls) -> Placement:
-        """Give each call its process's span as the parent, in the part that has room."""
+        """Give each call its process's span as the parent, in the part that has room, or its application's span."""
         processes: dict[Process, int] = {}
         of_thread = np.array(
             [processes.setdefault(thread.process, len(processes)) for thread in calls.threads], np.uint32
@@ -113,24 +114,28 @@ class Tree:
         context = np.empty(len(calls), np.uint32)
         trace_ids: list[bytes] = []
         parents: list[int] = []
-        is_joined: list[bool] = []
+        owners: list[Owner] = []
+        ours = np.flatnonzero(~is_joined(calls))
         first = 0
-        while first < len(calls):
-            rows = slice(first, first + max(self._room(), 0))
-            newcomers = self._newcomers(members[index] for index in np.unique(of_call[rows]).tolist())
-            rows = slice(first, rows.stop - len(newcomers))
-            if rows.stop <= first:
+        while first < len(ours):
+            end = first + max(self._room(), 0)
+            newcomers = self._newcomers(
+                members[index] for index in np.unique(of_call[ours[first:end]]).tolist()
+            )
+            end -= len(newcomers)
+            if end <= first:
                 if self._part.calls:
                     self._close_part()
                     continue
-                rows = slice(first, first + 1)  # so many processes that one more call does not matter
+                end = first + 1  # so many processes that one more call does not matter
+            rows = ours[first:end]
             found, which = np.unique(of_call[rows], return_inverse=True)
             at_work = [members[index] for index in found.tolist()]
             self._admit(at_work)
             context[rows] = which + len(parents)
             parents += [self._part.span_ids[process] for process in at_work]
             trace_ids += [self._part.trace_id] * len(found)
-            is_joined += [self._part.joined is not None] * len(found)
+            owners += [Owner.US if self._part.joined is None else Owner.STARTER] * len(found)
             starts = calls.start_unix_ns[rows]
             firsts = np.full(len(found), 2**64 - 1, np.uint64)
             np.minimum.at(firsts, which, starts)
@@ -140,14 +145,15 @@ class Tree:
             self._part.end_unix_ns = max(
                 self._part.end_unix_ns, int((starts + calls.duration_ns[rows]).max())
             )
-            first = rows.stop
-        return Placement(
+            first = end
+        in_tree = Placement(
             span_id=self._ids.span_ids(len(calls)),
             context=context,
             trace_id=np.frombuffer(b"".join(trace_ids), np.uint8).reshape(-1, 16),
             parent_span_id=np.array(parents, np.uint64),
-            is_joined=np.array(is_joined, np.bool_) if any(is_joined) else None,
+            owner=np.array(owners, np.uint8) if any(owners) else None,
         )
+        return join(calls, in_tree)
 
     def _room(self) -> int:
         """Return how many more spans fit into the part."""

@@ -20,6 +20,7 @@ import numpy.typing as npt
 from otel_sysexit import attributes
 from otel_sysexit.calls import Calls, Outcome
 from otel_sysexit.identity import Image, Process
+from otel_sysexit.joining import join
 from otel_sysexit.sampling import make_trace_id
 from otel_sysexit.traces import Ids, Link, Placement, Span, Totals, error_type, link_to_starter, state_beside
 
@@ -129,18 +130,19 @@ class Windows:
         """Nothing: all processes are alike."""
 
     def place(self, calls: Calls) -> Placement:
-        """Give each call the root of an open window of its program as the parent."""
+        """Give each call the root of an open window of its program as the parent, or its application's span; the window counts both."""
         contexts = _Contexts()
         context = np.zeros(len(calls), np.uint32)
         size = _span_sizes(calls)
         for group in _groups(calls, np.arange(len(calls)), size):
             self._place(group, calls, size, context, contexts)
-        return Placement(
+        in_windows = Placement(
             span_id=self._ids.span_ids(len(calls)),
             context=context,
             trace_id=np.frombuffer(b"".join(contexts.trace_ids), np.uint8).reshape(-1, 16),
             parent_span_id=np.array(contexts.parents, np.uint64),
         )
+        return join(calls, in_windows)
 
     def _place(
         self,

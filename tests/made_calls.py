@@ -9,6 +9,7 @@ from otel_sysexit.addresses import Addresses, Family
 from otel_sysexit.arguments import ArgumentTexts
 from otel_sysexit.calls import Calls, Outcome
 from otel_sysexit.identity import Image, Process, Thread
+from otel_sysexit.kernel.records import SPAN_CONTEXT
 from otel_sysexit.syscalls import Abi, Kind, Kinds, convert_arguments, number_of
 from otel_sysexit.texts import Texts
 
@@ -52,6 +53,7 @@ class Made:
     is_file_cut: bool = False
     is_executed: bool = True
     has_args: bool = True
+    span: tuple[bytes, bytes] | None = None  # trace id and span id, where the application is in one
 
     @property
     def number(self) -> int:
@@ -111,6 +113,14 @@ def make_addresses(given: Sequence[tuple[Family, bytes, int] | None]) -> tuple[n
     )
 
 
+def _make_spans(made: Sequence[Made]) -> np.ndarray | None:
+    """Return the spans that calls were made in (dtype SPAN_CONTEXT), as the kernel side tells of them; None: of none."""
+    if not any(one.span for one in made):
+        return None
+    raw = b"".join(b"".join(one.span or (bytes(16), bytes(8))) for one in made)
+    return np.frombuffer(raw, SPAN_CONTEXT)
+
+
 def make_calls(*made: Made) -> Calls:
     """Return the columns of some calls; every call has a thread of its own in *threads*."""
     kind = _index_of(made)
@@ -148,6 +158,7 @@ def make_calls(*made: Made) -> Calls:
         addresses=addresses,
         kinds=_KINDS,
         argument_texts=_ARGUMENT_TEXTS,
+        span=_make_spans(made),
         thread=np.arange(len(made), dtype=np.uint32),
         threads=[
             Thread(one.tid, one.process.name, one.process.image or Image(one.process, "?")) for one in made

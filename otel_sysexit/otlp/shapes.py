@@ -48,13 +48,13 @@ class Shape(NamedTuple):
     family: int
     address_length: int
     is_root: int
-    is_joined: int
+    owner: int
 
 
 _SHAPE_BITS: Final = (
     (14, 3, 1, 12, 6, 1, 1, 4, 16),
     (1, 13, 1, 13, 2, 13, 2, 13),
-    (2, 8, 1, 1),
+    (2, 8, 1, 2),
 )
 """How many bits of three u64 each member of `Shape` takes."""
 _MIX: Final = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9], np.uint64)
@@ -97,7 +97,7 @@ def pack_shapes(
     name_length: npt.NDArray[np.uint64],
     thresholds: Thresholds,
     is_root: npt.NDArray[np.bool_],
-    is_joined: npt.NDArray[np.bool_],
+    owner: npt.NDArray[np.uint8],
 ) -> list[npt.NDArray[np.uint64]]:
     """
     Return each call's shape as three numbers.
@@ -107,7 +107,7 @@ def pack_shapes(
         name_length: u8[n]: bytes of their threads' names.
         thresholds: Of the same calls.
         is_root: bool[n]: whether they have no parent.
-        is_joined: bool[n]: whether they are in another program's trace.
+        owner: u1[n]: whose trace they are in, `traces.Owner`.
 
     Returns:
         Three times u8[n].
@@ -122,7 +122,7 @@ def pack_shapes(
         *(paths.is_cut | files.is_cut, calls.has_args, thresholds.length, calls.argument_text),
         *(paths.has[0], paths.length[0], paths.has[1], paths.length[1]),
         *(file_text[:, 0], files.length[0], file_text[:, 1], files.length[1]),
-        *(family, address_length, is_root, is_joined),
+        *(family, address_length, is_root, owner),
     )  # in the order of Shape
     words = []
     remaining = iter(members)

@@ -40,13 +40,12 @@ from otel_sysexit.propagation import TraceContext
 from otel_sysexit.sampling import Thresholds, trace_state
 from otel_sysexit.syscalls import Kind, errno_name
 from otel_sysexit.texts import Texts
-from otel_sysexit.traces import OWN_TRACE_FLAGS, Placement, Span
+from otel_sysexit.traces import OWN_TRACE_FLAGS, SAMPLED, Owner, Placement, Span
 
 REQUEST_BYTES_MAX: Final = 1 << 20
 """Size of a request, but for its last process's Resource: well below the 4 MiB that gRPC servers accept by default."""
 _IS_REMOTE_KNOWN: Final = 0x100
 """Of Span.flags: whether the parent is another program's is known (trace.proto)."""
-FLAGS: Final = _IS_REMOTE_KNOWN | OWN_TRACE_FLAGS
 _IS_REMOTE: Final = 0x200
 _COLUMNS: Final = (
     *("trace_id", "span_id", "parent_span_id", "start", "end", "tid", "thread_name", "ret"),
@@ -124,16 +123,16 @@ class _RequestBuilder:
 class SpanEncoder:
     """Encodes batches; keeps templates and Resources it made before."""
 
-    def __init__(self, resource_attributes: Mapping[str, str], joined: TraceContext | None = None) -> None:
+    def __init__(self, resource_attributes: Mapping[str, str], starter: TraceContext | None = None) -> None:
         """
         Make nothing yet.
 
         Args:
             resource_attributes: Of the agent's own environment, added to every Resource with the lowest priority.
-            joined: What calls in another program's trace have of it.
+            starter: What calls in the trace of who started the command have of it.
         """
         self._extra = resource_attributes
-        self._joined = joined
+        self._starter = starter
         self._stamps: dict[tuple[int, ...], Stamp] = {}
         self._resources: WeakKeyDictionary[Image, bytes] = WeakKeyDictionary()
 
@@ -175,9 +174,10 @@ class SpanEncoder:
         thread_names, name_lengths = _thread_names(calls)
         thresholds = Thresholds(calls.threshold)
         is_root = (placement.parent_span_id == 0)[placement.context]
-        is_joined = placement.is_joined
-        joined = np.zeros(len(calls), np.bool_) if is_joined is None else is_joined[placement.context]
-        packed = pack_shapes(calls, name_lengths[calls.thread], thresholds, is_root, joined)
+        owners = (
+            np.zeros(len(calls), np.uint8) if placement.owner is None else placement.owner[placement.context]
+        )
+        packed = pack_shapes(calls, name_lengths[calls.thread], thresholds, is_root, owners)
         shapes, which = distinct([word[order] for word in packed])
         if len(self._stamps) > _STAMPS_MAX:
             self._stamps.clear()
@@ -194,8 +194,8 @@ class SpanEncoder:
         if stamp is None:
             shape = unpack_shape(packed)
             texts = calls.argument_texts[shape.argument_text]
-            joined = self._joined if shape.is_joined else None
-            stamp = self._stamps[packed] = _make_stamp(shape, calls.kinds[shape.kind], texts, joined)
+            starter = self._starter if shape.owner == Owner.STARTER else None
+            stamp = self._stamps[packed] = _make_stamp(shape, calls.kinds[shape.kind], texts, starter)
         return stamp
 
 
@@ -251,9 +251,9 @@ def _columns(
 
 
 def _make_stamp(
-    shape: Shape, kind: Kind, argument_texts: tuple[str | None, ...], joined: TraceContext | None
+    shape: Shape, kind: Kind, argument_texts: tuple[str | None, ...], starter: TraceContext | None
 ) -> Stamp:
-    """Serialize one span of *shape* with marks where calls differ; *joined*: whose trace they are in; None: ours."""
+    """Serialize one span of *shape* with marks where calls differ; *starter*: of the command, where they are in that trace."""
     trace_id, span_id, parent_span_id = random_mark(16), random_mark(8), random_mark(8)
     start, end = random_mark(8), random_mark(8)
     outcome = Outcome(shape.outcome)
@@ -261,8 +261,8 @@ def _make_stamp(
         trace_id=trace_id,
         span_id=span_id,
         parent_span_id=b"" if shape.is_root else parent_span_id,
-        trace_state=joined.trace_state if joined else trace_state("x" * shape.threshold_length or "0"),
-        flags=_flags(joined.trace_flags, is_remote=False) if joined else FLAGS,
+        trace_state=starter.trace_state if starter else trace_state("x" * shape.threshold_length or "0"),
+        flags=_flags(_trace_flags(shape, starter), is_remote=False),
         name=kind.name,
         kind=trace_pb2.Span.SPAN_KIND_INTERNAL,
         start_time_unix_nano=int.from_bytes(start, "little"),
@@ -308,6 +308,13 @@ def _make_stamp(
     _add_arguments(shape, kind, argument_texts, adder)
     _add_address(shape, kind, adder)
     return Stamp(trace_pb2.ScopeSpans(spans=[span]).SerializeToString(), marks, _COLUMNS)
+
+
+def _trace_flags(shape: Shape, starter: TraceContext | None) -> int:
+    """Return W3C's flags of a call's span. Whether an application's trace id is random, nobody says."""
+    if starter is not None:
+        return starter.trace_flags
+    return SAMPLED if shape.owner == Owner.APPLICATION else OWN_TRACE_FLAGS
 
 
 def _constants(shape: Shape, kind: Kind) -> dict[str, str | int | bool]:

@@ -29,7 +29,7 @@ from otel_sysexit.calls import Calls, Outcome
 from otel_sysexit.identity import Image
 from otel_sysexit.propagation import TraceContext
 from otel_sysexit.texts import Texts
-from otel_sysexit.traces import Placement, Span
+from otel_sysexit.traces import Owner, Placement, Span
 
 Attribute: TypeAlias = tuple[str, str | int | float | bool]
 
@@ -45,12 +45,13 @@ def encode(
     placement: Placement,
     spans: Sequence[Span],
     agent_attributes: Mapping[str, str],
-    joined: TraceContext | None = None,
+    starter: TraceContext | None = None,
 ) -> ExportTraceServiceRequest:
     """
     Return everything in one request.
 
-    *agent_attributes* is the agent's own OTEL_RESOURCE_ATTRIBUTES, *joined* what calls in another program's trace have of it.
+    *agent_attributes* is the agent's own OTEL_RESOURCE_ATTRIBUTES, *starter* what calls in the trace of who started the command
+    have of it.
     """
     resources: dict[Image, Resource] = {}
 
@@ -59,14 +60,17 @@ def encode(
             resources[image] = Resource(_resource_attributes(image, agent_attributes), SCHEMA_URL)
         return resources[image]
 
-    readable = [_call_span(calls, placement, row, resource_of, joined) for row in range(len(calls))]
+    readable = [_call_span(calls, placement, row, resource_of, starter) for row in range(len(calls))]
     readable += [_other_span(span, resource_of(span.image)) for span in spans]
     flags = {
         int(span_id).to_bytes(8, "little"): 0x103 for span_id in placement.span_id
     }  # sampled, random, known to be local
-    if joined is not None and placement.is_joined is not None:
-        for span_id in placement.span_id[placement.is_joined[placement.context]]:
-            flags[int(span_id).to_bytes(8, "little")] = 0x100 | joined.trace_flags
+    for span_id, context in zip(placement.span_id, placement.context, strict=True):
+        owner = _owner(placement, context)
+        if owner == Owner.STARTER and starter:
+            flags[int(span_id).to_bytes(8, "little")] = 0x100 | starter.trace_flags
+        elif owner == Owner.APPLICATION:  # whether its trace's id is random is not known
+            flags[int(span_id).to_bytes(8, "little")] = 0x101
     for span in spans:
         flags[span.span_id.to_bytes(8, "little")] = 0x100 | span.trace_flags | 0x200 * span.is_parent_remote
     others = {span.span_id.to_bytes(8, "little"): span for span in spans}
@@ -150,13 +154,17 @@ def _context(trace_id: bytes, span_id: int, trace_state: str) -> SpanContext:
     )
 
 
+def _owner(placement: Placement, context: int) -> Owner:
+    return Owner.US if placement.owner is None else Owner(placement.owner[context])
+
+
 def _call_span(
-    calls: Calls, placement: Placement, row: int, resource_of, joined: TraceContext | None
+    calls: Calls, placement: Placement, row: int, resource_of, starter: TraceContext | None
 ) -> ReadableSpan:
     thread = calls.threads[calls.thread[row]]
     context = int(placement.context[row])
-    is_joined = placement.is_joined is not None and placement.is_joined[context]
-    state = joined.trace_state if is_joined and joined else f"ot=th:{_threshold_digits(calls, row)}"
+    is_starters = starter is not None and _owner(placement, context) == Owner.STARTER
+    state = starter.trace_state if is_starters else f"ot=th:{_threshold_digits(calls, row)}"
     trace_id = placement.trace_id[context].tobytes()
     parent = int(placement.parent_span_id[context])
     start = int(calls.start_unix_ns[row])

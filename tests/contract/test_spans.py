@@ -18,7 +18,7 @@ from otel_sysexit.identity import Image, Thread
 from otel_sysexit.otlp.spans import SpanEncoder
 from otel_sysexit.propagation import TraceContext
 from otel_sysexit.syscalls import Abi
-from otel_sysexit.traces import Link, Placement, Span
+from otel_sysexit.traces import Link, Owner, Placement, Span
 
 AGENT_ATTRIBUTES = {
     "deployment.environment.name": "test",
@@ -139,7 +139,7 @@ THREAD_NAMES = ["", "x" * 15, "déjà vu", "日本語", r"\xff\xfe" * 7, "a b\n\
 
 
 def make_batch() -> tuple[Calls, Placement, list[Span]]:
-    """Return `MADE` with thread names of all sorts, in two traces, as roots and in another program's trace, and spans of processes and windows."""
+    """Return `MADE` with thread names of all sorts, in two traces, as roots and in two other programs' traces, and spans of processes and windows."""
     calls = make_calls(*MADE.values())
     threads = [
         Thread(
@@ -150,13 +150,15 @@ def make_batch() -> tuple[Calls, Placement, list[Span]]:
         for row, thread in enumerate(calls.threads)
     ]
     rows = np.arange(len(calls))
-    is_joined = (rows % 11 == 10) & (calls.threshold == 0)  # what is sampled is in no other program's trace
+    is_whole = calls.threshold == 0  # what is sampled is in no other program's trace
     placement = Placement(
         span_id=np.arange(1, len(calls) + 1, dtype=np.uint64) << np.uint64(56),
-        context=np.select([rows % 7 == 6, is_joined], [2, 3], rows % 2).astype(np.uint32),
-        trace_id=np.array([[*range(16)], [*range(16, 0, -1)], [7] * 16, [8] * 16], np.uint8),
-        parent_span_id=np.array([2**64 - 1, 1, 0, 7], np.uint64),
-        is_joined=np.array([False, False, False, True]),
+        context=np.select(
+            [rows % 7 == 6, is_whole & (rows % 11 == 10), is_whole & (rows % 5 == 4)], [2, 3, 4], rows % 2
+        ).astype(np.uint32),
+        trace_id=np.array([[*range(16)], [*range(16, 0, -1)], [7] * 16, [8] * 16, [9] * 16], np.uint8),
+        parent_span_id=np.array([2**64 - 1, 1, 0, 7, 5], np.uint64),
+        owner=np.array([*[Owner.US] * 3, Owner.STARTER, Owner.APPLICATION], np.uint8),
     )
     return replace(calls, threads=threads), placement, make_spans()
 

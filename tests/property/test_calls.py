@@ -361,3 +361,13 @@ def test_an_unknown_errno_is_refused(text):
         BenignErrors(text)
 
     assert "\n" not in str(caught.value)
+
+
+@given(st.lists(st.binary(min_size=24, max_size=24), max_size=5))
+def test_a_call_says_which_span_it_was_made_in(ids):
+    """Records with room for a span give its ids byte for byte; of records without, nobody says."""
+    made = np.zeros(len(ids), records.call_dtype(has_span=True))
+    made["span"] = np.frombuffer(b"".join(ids), records.SPAN_CONTEXT)
+
+    assert Decoder(BenignErrors("")).decode(made).span.tobytes() == b"".join(ids)
+    assert Decoder(BenignErrors("")).decode(np.zeros(1, records.CALL)).span is None

@@ -13,7 +13,7 @@ from otel_sysexit.calls import Calls, Outcome
 from otel_sysexit.flat import Flat
 from otel_sysexit.identity import Image, Process
 from otel_sysexit.propagation import TraceContext
-from otel_sysexit.traces import Placement, Span, Structure, Totals
+from otel_sysexit.traces import Owner, Placement, Span, Structure, Totals
 from otel_sysexit.trees import PART_SECONDS_MAX, Tree
 from otel_sysexit.windows import WINDOW_BYTES_MAX, WINDOW_SECONDS_MAX, WINDOW_SPANS_MAX, Windows
 
@@ -392,7 +392,7 @@ def test_a_tree_is_below_the_span_that_started_it():
         "0102030405060708",
     )
     assert (root.is_parent_remote, root.trace_state, root.links) == (True, CONTEXT.trace_state, [])
-    assert (placement.trace_id[0].tobytes(), placement.is_joined.tolist()) == (CONTEXT.trace_id, [True])
+    assert (placement.trace_id[0].tobytes(), placement.owner.tolist()) == (CONTEXT.trace_id, [Owner.STARTER])
 
 
 @pytest.mark.parametrize(
