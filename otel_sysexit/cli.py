@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -11,7 +12,9 @@ import numpy.typing as npt
 from otel_sysexit import __version__, targets
 from otel_sysexit.cgroups import main_hierarchy, read_mounts, subsystem
 from otel_sysexit.config import Config, resolve
+from otel_sysexit.errors import UsageError
 from otel_sysexit.kernel.capture import Loader
+from otel_sysexit.kernel.contextmap import DEFAULT_PATH, open_context_map
 from otel_sysexit.kernel.request import Request, Selection, Thresholds
 from otel_sysexit.sampling import threshold_of
 from otel_sysexit.selections import Durations, kernel_table
@@ -72,7 +75,8 @@ def run(context: click.Context, /, command: tuple[str, ...], **options: Any) -> 
     inherited: Inherited = context.obj
     config = resolve("run", options, inherited.environ)
     chosen = resolve_targets(config, has_command=True)
-    with Loader(make_request(config, chosen)) as loader:
+    config, context_map = find_context_map(config)
+    with Loader(make_request(config, chosen, context_map)) as loader:
         from otel_sysexit import agent  # noqa: PLC0415 (while the loader compiles)
 
         return agent.run(config, loader, command, inherited)
@@ -89,7 +93,8 @@ def attach(context: click.Context, /, **options: Any) -> int:
     """
     config = resolve("attach", options, context.obj.environ)
     chosen = resolve_targets(config, has_command=False)
-    with Loader(make_request(config, chosen)) as loader:
+    config, context_map = find_context_map(config)
+    with Loader(make_request(config, chosen, context_map)) as loader:
         from otel_sysexit import agent  # noqa: PLC0415 (while the loader compiles)
 
         return agent.attach(config, chosen, loader)
@@ -107,8 +112,34 @@ def resolve_targets(config: Config, *, has_command: bool) -> Targets:
     )
 
 
-def make_request(config: Config, chosen: Targets) -> Request:
-    """Return what *config* asks of the kernel side, for the threads that are *chosen*."""
+def find_context_map(config: Config) -> tuple[Config, int | None]:
+    """
+    Find the map that says which span each thread is in.
+
+    Returns:
+        *config*, with a warning where the map that is there cannot be used; and the map's descriptor, open as long as we run, or None.
+
+    Raises:
+        UsageError: the map that was asked for is not there, or is none.
+    """
+    path = config.trace_context_map
+    is_asked = path not in ("auto", "none")
+    if path == "auto":
+        path = DEFAULT_PATH
+    if path == "none" or not (is_asked or os.path.exists(path)):  # noqa: PTH110 (where we may not look is nothing)
+        return config, None
+    try:
+        return config, open_context_map(path)
+    except ValueError as error:
+        if is_asked:
+            raise UsageError(f"--trace-context-map: {error}") from error
+        return replace(
+            config, warnings=(*config.warnings, f"the map of trace contexts is ignored: {error}")
+        ), None
+
+
+def make_request(config: Config, chosen: Targets, context_map: int | None = None) -> Request:
+    """Return what *config* asks of the kernel side, for the threads that are *chosen*, with the map found by `find_context_map`."""
     return Request(
         calls_bytes=config.ring_bytes,
         syscall_table=kernel_table(config.syscalls),
@@ -127,6 +158,7 @@ def make_request(config: Config, chosen: Targets) -> Request:
         selection=Selection(chosen.cflags(), chosen.selection_keys(), chosen.exe_globs()),
         cgroup_subsystem=_cgroup_subsystem(chosen),
         own_tgid=os.getpid(),
+        current_spans_fd=context_map,
         bcc_python=config.bcc_python,
     )
 

@@ -67,6 +67,8 @@ class Config:
     """`tree`, `window` or `flat`; `auto` until it is resolved."""
     spans_per_trace: int = TREE_SPANS_MAX
     """Of a tree."""
+    trace_context_map: str = "auto"
+    """`auto`, `none`, or where the map is pinned that must be there."""
     stuck_after_ns: int = 0
     """0: never."""
     ring_bytes: int = RING_BYTES["attach"]

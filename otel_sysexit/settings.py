@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 from otel_sysexit.calls import BenignErrors
 from otel_sysexit.environment import parse_boolean, parse_milliseconds_ns, parse_pairs
+from otel_sysexit.kernel.contextmap import DEFAULT_PATH
 from otel_sysexit.selections import (
     Durations,
     parse_duration_ns,
@@ -121,6 +122,15 @@ def parse_spans_per_trace(text: str) -> int:
     if not (text.isascii() and text.isdigit() and int(text) in TRACE_SPANS_MAX):
         raise ValueError(f"{text!r} is no number of spans from {TRACE_SPANS_MAX[0]} to {TRACE_SPANS_MAX[-1]}")
     return int(text)
+
+
+def parse_context_map(text: str) -> str:
+    """Return `auto`, `none` or the path of a pinned map; raises ValueError."""
+    if text.lower() in ("auto", "none"):
+        return text.lower()
+    if "/" not in text or "\0" in text:
+        raise ValueError(f"{text!r} is neither auto nor none nor a path")
+    return text
 
 
 def parse_string_limit(text: str) -> int:
@@ -233,6 +243,7 @@ SETTINGS: Final = (
     Setting("benign_errors", BenignErrors, "Failures that are no errors: ERRNO or GLOB:ERRNO.", "LIST", BENIGN_ERRORS),
     Setting("trace_structure", one_of("auto", "tree", "window", "flat"), "One trace of the command and all its processes; a trace for each process and window of time; or one for each call.", "KIND", "tree; with --max-rate, and for attach: window"),
     Setting("spans_per_trace", parse_spans_per_trace, "A larger tree goes on in further, linked traces.", "N", str(TREE_SPANS_MAX), commands=("run",), option="max-spans-per-trace"),
+    Setting("trace_context_map", parse_context_map, f"Pinned map in which OpenTelemetry eBPF Instrumentation says which span each thread is in: calls go below it. auto: {DEFAULT_PATH}, if it is there; none: they do not.", "PATH", "auto"),
     Setting("stuck_after_ns", parse_duration_ns, "Report each call that has not returned after this long, and again at twice, four times, ...", "DURATION", "never", option="stuck-after"),
     Setting("ring_bytes", parse_ring_bytes, "Buffer for calls between kernel and agent, a power of two.", "SIZE", "64MiB; attach: 16MiB", option="ring-size"),
     Setting("flush_timeout_ns", parse_duration_ns, "After the end, how long to wait while nothing can be delivered.", "DURATION", "5s", option="flush-timeout"),

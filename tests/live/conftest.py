@@ -400,9 +400,9 @@ def _checked(trace: Trace) -> Trace:
 
 @pytest.fixture(scope="session")
 def make_trace():
-    """Return a function that makes a checked `Trace` of what an `attach` left: status, texts, file."""
-    return lambda status, stdout, stderr, output: _checked(
-        Trace(status, stdout, stderr, read_spans(output), is_run=False)
+    """Return a function that makes a checked `Trace` of what an `attach` left: status, texts, file; *parent*: another program's."""
+    return lambda status, stdout, stderr, output, parent="": _checked(
+        Trace(status, stdout, stderr, read_spans(output), is_run=False, remote_parent=parent)
     )
 
 

@@ -66,6 +66,22 @@ def test_what_is_no_probability_is_refused(text):
         settings.parse_probability(text)
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("AUTO", "auto"), ("none", "none"), ("/bpf/Otel/map", "/bpf/Otel/map"), ("./m", "./m")],
+)
+def test_context_maps(text, expected):
+    """A word, or a path as it is."""
+    assert settings.parse_context_map(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "off", "on", "map", "/a\0b"])
+def test_what_is_no_path_of_a_map_is_refused(text):
+    """A word that means nothing is not taken for the name of a file."""
+    with pytest.raises(ValueError, match="neither auto nor none nor a path"):
+        settings.parse_context_map(text)
+
+
 @pytest.mark.parametrize("text", ["1/4294967297", "1e-10", "1e-400", f"0.{'0' * 100}1"])
 def test_a_probability_that_keeps_nothing_is_refused(text):
     """The kernel's random numbers have 32 bits: what is rarer than one in 2^32 would never be kept."""

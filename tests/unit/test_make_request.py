@@ -1,12 +1,15 @@
 """Config → Request: what options mean for the kernel side."""
 
+import json
 import os
 
 import numpy as np
 import pytest
 
-from otel_sysexit.cli import make_request
-from otel_sysexit.config import resolve
+from otel_sysexit import cli
+from otel_sysexit.cli import find_context_map, make_request
+from otel_sysexit.config import Config, resolve
+from otel_sysexit.errors import UsageError
 from otel_sysexit.kernel.request import Request
 from otel_sysexit.sampling import threshold_of
 from otel_sysexit.settings import SETTINGS
@@ -107,3 +110,60 @@ def test_arguments_are_a_number_for_the_compiler(args, expected):
     """The kinds of arguments have the numbers that the macro ARGS has."""
     assert int(ask(args=args).args) == expected
     assert f"-DARGS={expected}" in ask(args=args).cflags()
+
+
+@pytest.fixture
+def no_map(monkeypatch):
+    """A machine on which no map of trace contexts is found."""
+    monkeypatch.setattr(cli, "DEFAULT_PATH", "/nonexistent/traces_ctx_v1")
+
+
+@pytest.fixture
+def bad_map(monkeypatch, tmp_path):
+    """A machine with something else in its place; return its path."""
+    path = tmp_path / "traces_ctx_v1"
+    path.touch()
+    monkeypatch.setattr(cli, "DEFAULT_PATH", str(path))
+    return str(path)
+
+
+@pytest.mark.usefixtures("no_map")
+@pytest.mark.parametrize("wanted", ["auto", "none"])
+def test_without_a_map_nothing_is_said_and_nothing_compiled(wanted):
+    """A missing map of trace contexts costs nothing."""
+    config, context_map = find_context_map(Config(trace_context_map=wanted))
+
+    assert (config.warnings, context_map) == ((), None)
+    assert "-DCURRENT_SPANS" not in make_request(config, Targets(), context_map).cflags()
+
+
+def test_a_map_is_compiled_in_and_handed_over():
+    """With a descriptor, calls have room for a span, and it goes in the place of the map of ours."""
+    request = make_request(Config(), Targets(), 7)
+
+    assert "-DCURRENT_SPANS" in request.cflags()
+    assert json.loads(request.to_json(""))["substitutes"] == {"current_spans": 7}
+
+
+def test_what_is_no_map_is_warned_of(bad_map):
+    """What lies in the map's usual place and is none is one warning, and ignored."""
+    config, context_map = find_context_map(Config())
+
+    assert context_map is None
+    assert [warning.splitlines()[0] for warning in config.warnings] == list(config.warnings)
+    assert bad_map in config.warnings[0]
+
+
+@pytest.mark.usefixtures("bad_map")
+def test_what_is_no_map_is_not_looked_at_when_nobody_wants_it():
+    """`none` is none."""
+    config, context_map = find_context_map(Config(trace_context_map="none"))
+
+    assert (config.warnings, context_map) == ((), None)
+
+
+def test_a_map_that_was_asked_for_must_be_there(bad_map):
+    """A path that is no map is a mistake, said in one line."""
+    for path in (bad_map, "/nonexistent/map"):
+        with pytest.raises(UsageError, match=f"--trace-context-map: cannot open the map '{path}': .*"):
+            find_context_map(Config(trace_context_map=path))
