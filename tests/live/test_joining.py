@@ -51,7 +51,7 @@ def assert_joined(trace, labels=IN_SPAN, others=ELSEWHERE):
         assert (span.trace_id == TRACE_ID) == (label in labels), (label, span)
 
 
-@pytest.mark.parametrize("structure", ["tree", "window", "flat"])
+@pytest.mark.parametrize("structure", [pytest.param("tree", marks=pytest.mark.each_kernel), "window", "flat"])
 def test_calls_are_below_the_span_they_were_made_in(spans, pin, run_traced, structure):
     """In every structure: those made while the thread's entry is there, not those before and after, nor with half an entry."""
     path = pin(*SHAPE)
@@ -117,6 +117,7 @@ def attach(start_agent, make_trace, eventually, tmp_path):
     return attach_to
 
 
+@pytest.mark.each_kernel
 def test_a_running_program_is_joined(spans, pin, start, attach):
     """`attach` knows the spans of threads that ran before it came, also while it keeps a rate."""
     path = pin(*SHAPE)

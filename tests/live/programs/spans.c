@@ -9,6 +9,7 @@
 
 #include <linux/bpf.h>
 #include <poll.h>
+#include <sys/resource.h>
 
 #define ENTRIES 16384
 
@@ -58,7 +59,10 @@ static int pin(char **words)
 		.max_entries = ENTRIES,
 	};
 	union bpf_attr pin = {.pathname = (uintptr_t)words[0]};
+	struct rlimit none = {RLIM_INFINITY, RLIM_INFINITY};
 
+	if (setrlimit(RLIMIT_MEMLOCK, &none))	/* maps count as locked memory until Linux 5.11 */
+		fail("setrlimit");
 	pin.bpf_fd = bpf(BPF_MAP_CREATE, &create);
 	if ((int)pin.bpf_fd < 0 || bpf(BPF_OBJ_PIN, &pin))
 		fail("pinning");
