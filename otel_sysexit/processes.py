@@ -50,6 +50,8 @@ class _Timeline:
     names: dict[int, list[tuple[int, str]]] = field(default_factory=dict)
     threads: set[int] = field(default_factory=set)
     """Those that live, as far as we know."""
+    settled: set[int] = field(default_factory=set)
+    """Keys of `Processes._settled` that this timeline was asked for."""
 
     def image_at(self, time_ns: int) -> Image:
         return _latest(self.images, time_ns)
@@ -130,6 +132,8 @@ class Processes:
         self._has_command_args = has_command_args
         self._boot_to_unix_ns = boot_to_unix_ns
         self._timelines: dict[int, _Timeline] = {}
+        self._settled: dict[int, Thread] = {}
+        """By tgid << 32 | tid: what a thread is whatever the time, until its timeline changes."""
         self._dying: list[_Dying] = []
         self._superseded: deque[_Superseded] = deque()
         self._launched: Process | None = None
@@ -149,6 +153,7 @@ class Processes:
         found = psutil.Process(pid)
         process = self._make_process(pid, read_start_boot_ns(pid) or 0, found.ppid(), read_vpid(pid))
         users, threads = found.uids(), found.threads()
+        self._unsettle(self._timelines.get(pid))
         timeline = self._timelines[pid] = (
             _Timeline()
         )  # complete from the beginning: the process may be gone now
@@ -172,6 +177,7 @@ class Processes:
     def add_thread(self, pid: int, tid: int) -> None:
         """Take up a running thread of a process that is known."""
         timeline = self._timelines[pid]
+        self._unsettle(timeline)
         timeline.names.setdefault(tid, [(0, _read_comm(pid, tid))])
         timeline.threads.add(tid)
 
@@ -187,6 +193,7 @@ class Processes:
         for row, task in enumerate(tasks):
             kind, tid, time_ns = int(task["kind"]), int(task["tid"]), int(task["time_ns"])
             timeline = self._timelines.get(int(task["tgid"]))
+            self._unsettle(timeline)
             if timeline is None and kind == TaskKind.END:
                 continue  # of a process that was told already: two threads that end at once may both look like the last
             if timeline is None or kind == TaskKind.PROCESS_START:
@@ -315,6 +322,7 @@ class Processes:
         for image, context in self._contexts.take():
             timeline = self._timelines.get(image.process.pid)
             if timeline is not None and timeline.images and timeline.images[-1][1] is image:
+                self._unsettle(timeline)
                 image.process.image = replace(image, context_attributes=context.attributes)
                 timeline.images.append((now_boot_ns, image.process.image))
                 self._superseded.append(_Superseded(produced, timeline, 0, now_boot_ns, is_gone=False))
@@ -338,18 +346,23 @@ class Processes:
         """
         pairs = calls.tgid.astype(np.uint64) << np.uint64(32) | calls.tid
         unique, inverse = np.unique(pairs, return_inverse=True)
+        keys = unique.tolist()
         threads: list[Thread] = []
         firsts = np.empty(len(unique), np.uint32)
         later: list[tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]] = []
-        for index, pair in enumerate(unique.tolist()):
-            tgid, tid = pair >> 32, pair & 0xFFFFFFFF
+        # Of nearly all threads nothing changed lately: a look-up each.
+        for index, settled in enumerate(map(self._settled.get, keys)):
+            firsts[index] = len(threads)
+            if settled is not None:
+                threads.append(settled)
+                continue
+            tgid, tid = keys[index] >> 32, keys[index] & 0xFFFFFFFF
             timeline = self._timelines.get(tgid)
             if timeline is None:  # its start was dropped (counted): /proc may know it
                 timeline = self._timelines[tgid] = self._recover(
                     tgid, int(calls.start_unix_ns[inverse == index].min())
                 )
             changes = timeline.changes(tid)
-            firsts[index] = len(threads)
             threads += [
                 Thread(tid, timeline.name_at(tid, since), timeline.image_at(since)) for since in (0, *changes)
             ]
@@ -357,10 +370,20 @@ class Processes:
                 rows = np.flatnonzero(inverse == index)
                 at = np.searchsorted(np.array(changes, np.uint64), calls.end_boot_ns[rows], side="right")
                 later.append((rows, at))
+            else:
+                self._settled[keys[index]] = threads[-1]
+                timeline.settled.add(keys[index])
         thread = firsts[inverse]
         for rows, at in later:
             thread[rows] += at.astype(np.uint32)
         return replace(calls, thread=thread, threads=threads)
+
+    def _unsettle(self, timeline: _Timeline | None) -> None:
+        """Ask *timeline* again: it changes."""
+        if timeline is not None:
+            for key in timeline.settled:
+                del self._settled[key]
+            timeline.settled.clear()
 
     def _recover(self, pid: int, seen_unix_ns: int) -> _Timeline:
         try:
@@ -386,6 +409,7 @@ class Processes:
         """Return the processes whose last call was before position *consumed* of the ring of calls; forget what is over."""
         while self._superseded and self._superseded[0].position <= consumed:
             _, past, tid, time_ns, is_gone = self._superseded.popleft()
+            self._unsettle(past)
             past.forget_before(tid, time_ns, is_gone=is_gone)
         now = time.monotonic()
         dying, self._dying = self._dying, []
@@ -400,6 +424,7 @@ class Processes:
         for process in ended:
             timeline = self._timelines.get(process.pid)
             if timeline is not None:
+                self._unsettle(timeline)
                 timeline.images = [entry for entry in timeline.images if entry[1].process is not process]
                 if not timeline.images:
                     del self._timelines[process.pid]
