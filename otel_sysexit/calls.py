@@ -19,7 +19,7 @@ import numpy.typing as npt
 from otel_sysexit.addresses import Addresses
 from otel_sysexit.arguments import ArgumentTexts
 from otel_sysexit.files import Files
-from otel_sysexit.identity import Thread
+from otel_sysexit.identity import Image, Thread
 from otel_sysexit.kernel import records
 from otel_sysexit.strings import Strings
 from otel_sysexit.syscalls import X32_BIT, Abi, Kinds, convert_arguments
@@ -91,6 +91,12 @@ class Calls:
 
     def __len__(self) -> int:
         return len(self.start_unix_ns)
+
+    def by_program(self) -> tuple[list[Image], npt.NDArray[np.intp]]:
+        """Return the programs of *threads*, and intp[n]: which of them each call was made by."""
+        rows: dict[Image, int] = {}
+        of_thread = [rows.setdefault(thread.image, len(rows)) for thread in self.threads]
+        return list(rows), np.array(of_thread, np.intp)[self.thread]
 
 
 class Clock:

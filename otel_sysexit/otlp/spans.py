@@ -2,39 +2,38 @@
 Calls and spans → ExportTraceServiceRequest bodies.
 
 In: a batch of calls with their placement, and process or window spans. Out: serialized requests of bounded size, one
-ResourceSpans for each program in a process. Calls are stamped (stamp.py), all of a batch at once, in the order of their
-programs; so what stands behind a ready-made Resource is one piece, and the cost hardly grows with processes.
+ResourceSpans for each program in a process. Templates of calls are laid out in the order of their programs, behind
+ready-made Resources (layout.py), and stamped (stamp.py), all of a batch at once; so the cost hardly grows with processes.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
-from weakref import WeakKeyDictionary
+from weakref import ref
 
 import numpy as np
 import numpy.typing as npt
-from opentelemetry.proto.common.v1.common_pb2 import InstrumentationScope
 from opentelemetry.proto.trace.v1 import trace_pb2
 
-from otel_sysexit import __version__
 from otel_sysexit import attributes as names
 from otel_sysexit.addresses import Family
 from otel_sysexit.calls import Calls, Outcome
 from otel_sysexit.identity import Image
+from otel_sysexit.otlp.layout import lay_out, make_head
 from otel_sysexit.otlp.request import Request
 from otel_sysexit.otlp.resources import encode_resource, key_value
 from otel_sysexit.otlp.shapes import FileText, Shape, distinct, pack_shapes, unpack_shape
 from otel_sysexit.otlp.stamp import (
     VARINT_WIDTH,
+    Chosen,
     Column,
     Mark,
+    Rows,
     Stamp,
+    Stamps,
     encode_varints,
-    field,
     marked_number,
-    print_all,
     random_mark,
-    varint,
+    write_columns,
 )
 from otel_sysexit.propagation import TraceContext
 from otel_sysexit.sampling import Thresholds, trace_state
@@ -55,69 +54,19 @@ _COLUMNS: Final = (
 _TID_WIDTH: Final = 5
 _PORT_WIDTH: Final = 3
 _NAME_WIDTH: Final = 63
-_STAMPS_MAX: Final = 16_384
-_SCOPE: Final = field(1, InstrumentationScope(name="otel_sysexit", version=__version__).SerializeToString())
-_SCHEMA: Final = field(3, names.SCHEMA_URL.encode())
 _CALLS_WITH_OWN_ADDRESS: Final = frozenset({"bind", "getsockname"})
 _HAS_VALUE: Final = (Outcome.SUCCEEDED, Outcome.FAILED, Outcome.BENIGN)
 
 
-@dataclass(frozen=True, slots=True)
-class _Piece:
-    """Spans, one after the other, as the `spans` fields of a ScopeSpans."""
+class _ThreadNames(NamedTuple):
+    """Names of the threads of a batch, k distinct ones."""
 
-    view: memoryview
-    bounds: npt.NDArray[np.int64]
-    """i8[count + 1]: where each span begins and the last one ends, plus some constant."""
-    is_call: bool
-
-    @property
-    def count(self) -> int:
-        return len(self.bounds) - 1
-
-    def cut(self, bytes_max: int) -> Iterator["_Piece"]:
-        """Yield parts of at most *bytes_max* bytes, at least one span each."""
-        if len(self.view) <= bytes_max:
-            yield self
-            return
-        offsets = self.bounds - self.bounds[0]
-        start = 0
-        while start < self.count:
-            fitting = int(np.searchsorted(offsets, offsets[start] + bytes_max, side="right")) - 1
-            end = max(fitting, start + 1)
-            yield _Piece(self.view[offsets[start] : offsets[end]], offsets[start : end + 1], self.is_call)
-            start = end
-
-
-class _RequestBuilder:
-    """Joins pieces behind the Resources they belong to."""
-
-    def __init__(self) -> None:
-        self.size = 0
-        self._resources: list[tuple[bytes, list[_Piece]]] = []
-
-    def add(self, resource: bytes, piece: _Piece) -> None:
-        """Append *piece*; pieces of one Resource come one after the other."""
-        if not self._resources or self._resources[-1][0] is not resource:
-            self._resources.append((resource, []))
-            self.size += len(resource)
-        self._resources[-1][1].append(piece)
-        self.size += len(piece.view)
-
-    def build(self) -> Request:
-        """Return the request."""
-        out: list[memoryview | bytes] = []
-        counts = {True: 0, False: 0}
-        for resource, pieces in self._resources:
-            scope_length = len(_SCOPE) + sum(len(piece.view) for piece in pieces) + len(_SCHEMA)
-            scope_head = b"\x12" + varint(scope_length)
-            length = len(resource) + len(scope_head) + scope_length + len(_SCHEMA)
-            out += [b"\x0a", varint(length), resource, scope_head, _SCOPE]
-            out += [piece.view for piece in pieces]
-            out += [_SCHEMA, _SCHEMA]
-            for piece in pieces:
-                counts[piece.is_call] += piece.count
-        return Request(b"".join(out), calls=counts[True], spans=counts[False])
+    row: npt.NDArray[np.intp]
+    """intp[t]: the name of each of `Calls.threads`."""
+    text: npt.NDArray[np.uint8]
+    """u1[k, 63], zero padded."""
+    length: npt.NDArray[np.uint64]
+    """u8[k], bytes."""
 
 
 class SpanEncoder:
@@ -133,110 +82,123 @@ class SpanEncoder:
         """
         self._extra = resource_attributes
         self._starter = starter
-        self._stamps: dict[tuple[int, ...], Stamp] = {}
-        self._resources: WeakKeyDictionary[Image, bytes] = WeakKeyDictionary()
+        self._stamps = Stamps(len(_COLUMNS))
+        self._heads: dict[ref[Image], bytes] = {}
+        """What stands before the spans of a program, as long as that is kept in mind."""
 
     def encode(
         self, calls: Calls, placement: Placement, spans: Sequence[Span], bytes_max: int = REQUEST_BYTES_MAX
     ) -> Iterator[Request]:
         """Yield requests of about *bytes_max* bytes at most."""
-        pieces: dict[Image, list[_Piece]] = {}
-        if len(calls):
-            self._encode_calls(calls, placement, pieces)
-        for span in spans:
-            message = trace_pb2.ScopeSpans(spans=[_span_message(span)]).SerializeToString()
-            piece = _Piece(memoryview(message), np.array([0, len(message)]), is_call=False)
-            pieces.setdefault(span.image, []).append(piece)
-        request = _RequestBuilder()
-        for image, image_pieces in pieces.items():
-            resource = self._resource(image)
-            for piece in image_pieces:
-                for part in piece.cut(bytes_max):
-                    if request.size + len(part.view) > bytes_max and request.size:
-                        yield request.build()
-                        request = _RequestBuilder()
-                    request.add(resource, part)
-        if request.size:
-            yield request.build()
-
-    def _resource(self, image: Image) -> bytes:
-        resource = self._resources.get(image)
-        if resource is None:
-            resource = self._resources[image] = field(1, encode_resource(image, self._extra))
-        return resource
-
-    def _encode_calls(self, calls: Calls, placement: Placement, pieces: dict[Image, list[_Piece]]) -> None:
-        """Append the spans of each image's calls to its pieces."""
-        images: dict[Image, int] = {}
-        image_of_thread = np.array([images.setdefault(thread.image, len(images)) for thread in calls.threads])
-        image = image_of_thread[calls.thread]
-        order = np.argsort(image, kind="stable")
-        thread_names, name_lengths = _thread_names(calls)
+        if not len(calls) and not spans:
+            return
+        images, of_call = calls.by_program()
+        # Of 16-bit numbers numpy's stable sort is its fastest.
+        order = np.argsort(of_call.astype(np.uint16) if len(images) < 1 << 16 else of_call, kind="stable")
+        thread_names = _thread_names(calls)
         thresholds = Thresholds(calls.threshold)
+        (messages, places), which = self._stamps_of(calls, placement, thread_names, thresholds, order)
+        owner = of_call[order]
+        number, is_call = which, np.ones(len(calls), np.bool_)
+        if spans:
+            rows = {image: row for row, image in enumerate(images)}
+            of_span = [rows.setdefault(span.image, len(rows)) for span in spans]
+            images = list(rows)
+            owner = np.concatenate((owner, of_span))
+            number = np.concatenate((number, len(messages) + np.arange(len(spans))))
+            messages += [
+                trace_pb2.ScopeSpans(spans=[_span_message(span)]).SerializeToString() for span in spans
+            ]
+            together = np.argsort(owner, kind="stable")
+            owner, number, is_call = owner[together], number[together], together < len(calls)
+        layout = lay_out(messages, number, self._heads_of(images), owner, bytes_max)
+        columns = _columns(calls, placement, thread_names, thresholds)
+        if len(calls):
+            write_columns(layout.out, Rows(layout.at[is_call], which, order), places, columns)
+        calls_before = np.append(0, np.cumsum(is_call))[layout.firsts].tolist()
+        out = memoryview(layout.out)
+        bodies, firsts = layout.bodies.tolist(), layout.firsts.tolist()
+        for at in range(len(firsts) - 1):
+            count = calls_before[at + 1] - calls_before[at]
+            yield Request(
+                bytes(out[bodies[at] : bodies[at + 1]]),
+                calls=count,
+                spans=firsts[at + 1] - firsts[at] - count,
+            )
+
+    def _heads_of(self, images: Sequence[Image]) -> list[bytes]:
+        """Return what stands before the spans of each of *images*."""
+        known = self._heads
+        heads = [known.get(one, b"") for one in map(ref, images)]
+        if not all(heads):
+            for row in [row for row, head in enumerate(heads) if not head]:
+                heads[row] = make_head(encode_resource(images[row], self._extra))
+                known[ref(images[row], known.pop)] = heads[row]
+        return heads
+
+    def _stamps_of(
+        self,
+        calls: Calls,
+        placement: Placement,
+        thread_names: _ThreadNames,
+        thresholds: Thresholds,
+        order: npt.NDArray[np.intp],
+    ) -> tuple[Chosen, npt.NDArray[np.intp]]:
+        """Return the templates of *calls*, and intp[n]: which of them each call's is, in their *order*."""
         is_root = (placement.parent_span_id == 0)[placement.context]
         owners = (
             np.zeros(len(calls), np.uint8) if placement.owner is None else placement.owner[placement.context]
         )
-        packed = pack_shapes(calls, name_lengths[calls.thread], thresholds, is_root, owners)
+        name_length = thread_names.length[thread_names.row[calls.thread]]
+        packed = pack_shapes(calls, name_length, thresholds, is_root, owners)
         shapes, which = distinct([word[order] for word in packed])
-        if len(self._stamps) > _STAMPS_MAX:
-            self._stamps.clear()
-        stamps = [self._stamp(shape, calls) for shape in shapes]
-        view, bounds = print_all(stamps, which, _columns(calls, placement, thread_names, thresholds, order))
-        firsts = np.searchsorted(image[order], np.arange(len(images) + 1)).tolist()
-        for owner, first, end in zip(images, firsts, firsts[1:], strict=False):
-            if first < end:
-                piece = _Piece(view[bounds[first] : bounds[end]], bounds[first : end + 1], is_call=True)
-                pieces.setdefault(owner, []).append(piece)
+        return self._stamps.find(shapes, lambda shape: self._make_stamp(unpack_shape(shape), calls)), which
 
-    def _stamp(self, packed: tuple[int, ...], calls: Calls) -> Stamp:
-        stamp = self._stamps.get(packed)
-        if stamp is None:
-            shape = unpack_shape(packed)
-            texts = calls.argument_texts[shape.argument_text]
-            starter = self._starter if shape.owner == Owner.STARTER else None
-            stamp = self._stamps[packed] = _make_stamp(shape, calls.kinds[shape.kind], texts, starter)
-        return stamp
+    def _make_stamp(self, shape: Shape, calls: Calls) -> Stamp:
+        texts = calls.argument_texts[shape.argument_text]
+        starter = self._starter if shape.owner == Owner.STARTER else None
+        return _make_stamp(shape, calls.kinds[shape.kind], texts, starter)
 
 
-def _thread_names(calls: Calls) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint64]]:
-    """Return the names of `calls.threads`: u1[t, 63] zero padded, and their lengths in bytes."""
-    table = np.zeros((len(calls.threads), _NAME_WIDTH), np.uint8)
-    lengths = np.zeros(len(calls.threads), np.uint64)
-    for row, thread in enumerate(calls.threads):
-        text = thread.name.encode()[:_NAME_WIDTH]
-        table[row, : len(text)] = np.frombuffer(text, np.uint8)
-        lengths[row] = len(text)
-    return table, lengths
+def _thread_names(calls: Calls) -> _ThreadNames:
+    """Return the names of `calls.threads`."""
+    rows: dict[str, int] = {}
+    row = [rows.setdefault(thread.name, len(rows)) for thread in calls.threads]
+    texts = [name.encode()[:_NAME_WIDTH] for name in rows]
+    padded = b"".join(text.ljust(_NAME_WIDTH, b"\0") for text in texts)
+    return _ThreadNames(
+        np.array(row, np.intp),
+        np.frombuffer(padded, np.uint8).reshape(-1, _NAME_WIDTH),
+        np.array([len(text) for text in texts], np.uint64),
+    )
 
 
 def _columns(
     calls: Calls,
     placement: Placement,
-    thread_names: npt.NDArray[np.uint8],
+    thread_names: _ThreadNames,
     thresholds: Thresholds,
-    order: npt.NDArray[np.intp],
 ) -> list[Column]:
-    """Return the bytes of each of `_COLUMNS` for the rows asked for, of the calls in *order*."""
+    """Return the bytes of each of `_COLUMNS` for the calls asked for."""
     addresses = calls.addresses
 
     def fixed(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint8]:
         return np.ascontiguousarray(values, "<u8").view(np.uint8).reshape(-1, 8)
 
     def number(values: npt.NDArray[Any], width: int = VARINT_WIDTH) -> Column:
-        return lambda rows: encode_varints(values[order[rows]], width)
+        return lambda rows: encode_varints(values[rows], width)
 
     def text(texts: Texts, row: npt.NDArray[np.int32]) -> Column:
-        return lambda rows: texts.text[row[order[rows]]]
+        return lambda rows: texts.text[row[rows]]
 
     return [
-        lambda rows: placement.trace_id[placement.context[order[rows]]],
-        lambda rows: fixed(placement.span_id[order[rows]]),
-        lambda rows: fixed(placement.parent_span_id[placement.context[order[rows]]]),
-        lambda rows: fixed(calls.start_unix_ns[order[rows]]),
-        lambda rows: fixed((calls.start_unix_ns + calls.duration_ns)[order[rows]]),
+        lambda rows: placement.trace_id[placement.context[rows]],
+        lambda rows: fixed(placement.span_id[rows]),
+        lambda rows: fixed(placement.parent_span_id[placement.context[rows]]),
+        lambda rows: fixed(calls.start_unix_ns[rows]),
+        lambda rows: fixed(calls.start_unix_ns[rows] + calls.duration_ns[rows]),
         number(calls.tid, _TID_WIDTH),
-        lambda rows: thread_names[calls.thread[order[rows]]],
+        lambda rows: thread_names.text[thread_names.row[calls.thread[rows]]],
         number(calls.ret),
         *(number(calls.args[:, index]) for index in range(6)),
         text(calls.paths, calls.path_row[:, 0]),
@@ -244,9 +206,9 @@ def _columns(
         text(calls.files, calls.file_row[:, 0]),
         text(calls.files, calls.file_row[:, 1]),
         text(addresses.texts, calls.address_row),
-        lambda rows: encode_varints(addresses.port[calls.address_row[order[rows]]], _PORT_WIDTH),
-        lambda rows: thresholds.text[thresholds.row[order[rows]]],
-        lambda rows: fixed(thresholds.probability[thresholds.row[order[rows]]].view(np.uint64)),
+        lambda rows: encode_varints(addresses.port[calls.address_row[rows]], _PORT_WIDTH),
+        lambda rows: thresholds.text[thresholds.row[rows]],
+        lambda rows: fixed(thresholds.probability[thresholds.row[rows]].view(np.uint64)),
     ]
 
 

@@ -2,16 +2,16 @@
 Many protobuf messages of a few shapes, made by stamping columns into templates.
 
 The official class serializes one message a shape with marks in the places that vary. The templates are joined in the
-order of the rows, and numpy writes each column over its marks in all of them at once, so that the cost hardly depends
+order of the rows (layout.py), and numpy writes each column over its marks in all of them at once, so that the cost hardly depends
 on how many shapes there are. protobuf's own encoder decides the layout, and no message is built for a row. Numbers are
 varints padded to a fixed width (legal protobuf: decoders accept non-canonical varints; proven with the Collector,
 Jaeger, rotel and Tempo).
 """
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,8 +19,12 @@ import numpy.typing as npt
 VARINT_WIDTH: Final = 10
 """Bytes of a padded varint that can hold any 64-bit number."""
 
+STAMPS_MAX: Final = 16_384
+_STAMPS_AT_FIRST: Final = 256
+_Key = TypeVar("_Key", bound=Hashable)
+
 Column: TypeAlias = Callable[[npt.NDArray[np.intp]], npt.NDArray[np.uint8]]
-"""From rows, intp[k], to what is to be written in them: u1[k, width], or more than the width."""
+"""From the indices of calls, intp[k], to what is to be written in theirs: u1[k, width], or more than the width."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,36 +100,74 @@ class Stamp:
             self.places[columns.index(name)] = (end - mark.width, mark.width)
 
 
-def print_all(
-    stamps: Sequence[Stamp], which: npt.NDArray[np.intp], columns: Sequence[Column]
-) -> tuple[memoryview, npt.NDArray[np.int64]]:
+class Stamps:
+    """Templates with the same columns, by what they are templates of; at most *STAMPS_MAX* are kept."""
+
+    def __init__(self, columns: int) -> None:
+        """*columns*: how many they have."""
+        self._index: dict[Hashable, int] = {}
+        self._messages: list[bytes] = []
+        self._places = np.zeros((_STAMPS_AT_FIRST, columns, 2), np.int64)
+
+    def find(self, keys: Sequence[_Key], make: Callable[[_Key], Stamp]) -> "Chosen":
+        """Return the templates of *keys*, distinct ones, those that are new from *make*."""
+        if len(self._messages) > STAMPS_MAX:
+            self._index.clear()
+            self._messages.clear()
+        found = [self._index.get(key, -1) for key in keys]
+        if -1 in found:
+            for at in [at for at, index in enumerate(found) if index < 0]:
+                found[at] = self._add(keys[at], make(keys[at]))
+        return Chosen([self._messages[index] for index in found], self._places[found])
+
+    def _add(self, key: Hashable, stamp: Stamp) -> int:
+        index = self._index[key] = len(self._messages)
+        self._messages.append(stamp.message)
+        if index == len(self._places):
+            self._places = np.concatenate((self._places, np.zeros_like(self._places)))
+        self._places[index] = stamp.places
+        return index
+
+
+class Chosen(NamedTuple):
+    """Templates that a batch needs, k of them."""
+
+    messages: list[bytes]
+    places: npt.NDArray[np.int64]
+    """i8[k, columns, 2], as `Stamp` has them."""
+
+
+class Rows(NamedTuple):
+    """Messages that lie somewhere, n of them, each a copy of a template."""
+
+    at: npt.NDArray[np.int64]
+    """i8[n]: where each begins."""
+    which: npt.NDArray[np.intp]
+    """intp[n]: the template of each."""
+    call: npt.NDArray[np.intp]
+    """intp[n]: the call that each is to show."""
+
+
+def write_columns(
+    out: bytearray, rows: Rows, places: npt.NDArray[np.int64], columns: Sequence[Column]
+) -> None:
     """
-    Make a message for each row.
+    Write columns over the marks of messages.
 
     Args:
-        stamps: At least one, all with the same columns.
-        which: intp[n]: the index in *stamps* of each row's.
-        columns: What to write, in the order of the stamps' columns.
-
-    Returns:
-        The messages, one after the other, and i8[n + 1]: where each begins, and where the last one ends.
+        out: Where the messages lie.
+        rows: The messages.
+        places: i8[k, columns, 2]: of the templates, as `Stamp` has them.
+        columns: What to write.
     """
-    messages = np.empty(len(stamps), object)
-    messages[:] = [stamp.message for stamp in stamps]
-    # References to the few templates, not an object for each row.
-    out = bytearray().join(messages[which].tolist())
-    lengths = np.array([len(stamp.message) for stamp in stamps])
-    bounds = np.zeros(len(which) + 1, np.int64)
-    np.cumsum(lengths[which], out=bounds[1:])
-    places = np.stack([stamp.places for stamp in stamps])
     for index, column in enumerate(columns):
         starts, widths = places[:, index, 0], places[:, index, 1]
-        if not widths.any():
-            continue
-        rows = np.arange(len(which)) if widths.all() else np.flatnonzero(widths[which])
-        of_row = which[rows]
-        _write(out, bounds[rows] + starts[of_row], column(rows), widths, of_row)
-    return memoryview(out), bounds
+        if widths.all():
+            _write(out, rows.at + starts[rows.which], column(rows.call), widths, rows.which)
+        elif widths.any():
+            some = np.flatnonzero(widths[rows.which])
+            which = rows.which[some]
+            _write(out, rows.at[some] + starts[which], column(rows.call[some]), widths, which)
 
 
 def _write(

@@ -1,0 +1,121 @@
+"""
+Serialized spans → bodies of requests: which spans stand behind which Resource, in which request.
+
+In: messages, those of one program next to each other, and for each program a head: all that stands before its spans.
+Out: one piece of memory that holds all bodies. It is joined once, with heads in between; what heads say of lengths is
+written by numpy, so that a program costs no more than a message does.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+from opentelemetry.proto.common.v1.common_pb2 import InstrumentationScope
+
+from otel_sysexit import __version__
+from otel_sysexit import attributes as names
+from otel_sysexit.otlp.stamp import encode_varints, field
+
+_LENGTH_WIDTH: Final = 4
+"""Bytes of a length that is written later, a padded varint: up to 256 MiB."""
+_LENGTH: Final = bytes(_LENGTH_WIDTH)
+_SCHEMA: Final = field(3, names.SCHEMA_URL.encode())
+_SCOPE: Final = (
+    field(1, InstrumentationScope(name="otel_sysexit", version=__version__).SerializeToString()) + _SCHEMA
+)
+
+
+def make_head(resource: bytes) -> bytes:
+    """
+    Return what stands before the spans of a program.
+
+    That is a ResourceSpans with one ScopeSpans, all fields but the spans: *resource* (serialized), scope, schema URLs. The lengths
+    of the two messages are open.
+    """
+    return b"\x0a" + _LENGTH + field(1, resource) + _SCHEMA + b"\x12" + _LENGTH + _SCOPE
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Bodies of r requests, one behind the other, that hold n messages."""
+
+    out: bytearray
+    at: npt.NDArray[np.int64]
+    """i8[n]: where each message begins in *out*."""
+    bodies: npt.NDArray[np.int64]
+    """i8[r + 1]: where each body begins in *out*, and where the last one ends."""
+    firsts: npt.NDArray[np.intp]
+    """intp[r + 1]: the first message of each body; n."""
+
+
+def lay_out(
+    messages: Sequence[bytes],
+    which: npt.NDArray[np.intp],
+    heads: Sequence[bytes],
+    owner: npt.NDArray[np.intp],
+    bytes_max: int,
+) -> Layout:
+    """
+    Join messages and heads to bodies.
+
+    Args:
+        messages: Distinct ones: `spans` fields of a ScopeSpans.
+        which: intp[n], n > 0: of these each row's.
+        heads: Of programs, as `make_head` returns them.
+        owner: intp[n]: the index in *heads* of each row's; equal ones lie together.
+        bytes_max: Size of a body; more only if that has one message.
+    """
+    message_lengths = np.fromiter(map(len, messages), np.int64, len(messages))
+    head_lengths = np.fromiter(map(len, heads), np.int64, len(heads))
+    is_first = np.ones(len(which), np.bool_)
+    np.not_equal(owner[1:], owner[:-1], out=is_first[1:])
+    firsts = _cut(message_lengths[which], head_lengths[owner], is_first, bytes_max)
+    is_first[firsts] = True
+    blocks = np.flatnonzero(is_first)
+    # Heads are counted on from the messages, and come before the first row of their blocks.
+    sequence = np.insert(which, blocks, len(messages) + owner[blocks])
+    bounds = np.zeros(len(sequence) + 1, np.int64)
+    np.cumsum(np.concatenate((message_lengths, head_lengths))[sequence], out=bounds[1:])
+    parts = np.empty(len(messages) + len(heads), object)
+    parts[:] = [*messages, *heads]
+    # References to the few that are distinct, not an object for each row.
+    out = bytearray().join(parts[sequence].tolist())
+    is_head = sequence >= len(messages)
+    heads_at = bounds[:-1][is_head]
+    _write_lengths(out, heads_at, head_lengths[owner[blocks]])
+    bodies = np.append(heads_at[np.searchsorted(blocks, firsts)], len(out))
+    return Layout(out, bounds[:-1][~is_head], bodies, np.append(firsts, len(which)))
+
+
+def _cut(
+    lengths: npt.NDArray[np.int64],
+    head_lengths: npt.NDArray[np.int64],
+    is_first: npt.NDArray[np.bool_],
+    bytes_max: int,
+) -> npt.NDArray[np.intp]:
+    """Return the rows with which requests begin; all arguments: by row, *is_first*: of its program."""
+    ends = np.cumsum(lengths + np.where(is_first, head_lengths, 0))
+    firsts = []
+    first = 0
+    while first < len(lengths):
+        firsts.append(first)
+        before = (
+            ends[first] - lengths[first] - head_lengths[first]
+        )  # with a head of its own, whatever is before
+        first = max(int(np.searchsorted(ends, before + bytes_max, side="right")), first + 1)
+    return np.array(firsts, np.intp)
+
+
+def _write_lengths(out: bytearray, at: npt.NDArray[np.int64], head_lengths: npt.NDArray[np.int64]) -> None:
+    """Write the lengths that are open in the heads *at* these places; all that lies up to the next one is theirs."""
+    whole = np.frombuffer(out, np.uint8)
+    ends = np.append(at[1:], len(out))
+    bodies = at + head_lengths
+    width = np.arange(_LENGTH_WIDTH)
+    for place, length in (
+        (at + 1, ends - at - 1 - _LENGTH_WIDTH),
+        (bodies - len(_SCOPE) - _LENGTH_WIDTH, ends - bodies + len(_SCOPE)),
+    ):
+        whole[place[:, np.newaxis] + width] = encode_varints(length, _LENGTH_WIDTH)
