@@ -68,7 +68,7 @@ class Link:
     """Whether it is another program's."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen, which would make each cost three times as much
 class Span:
     """A span that is not a call's: of a process or of a window."""
 

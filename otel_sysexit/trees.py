@@ -12,15 +12,15 @@ from typing import Final
 from weakref import WeakSet
 
 import numpy as np
+import numpy.typing as npt
 
 from otel_sysexit import attributes
 from otel_sysexit.calls import Calls
-from otel_sysexit.identity import Process
+from otel_sysexit.identity import Image, Process
 from otel_sysexit.joining import is_joined, join
 from otel_sysexit.propagation import TraceContext
 from otel_sysexit.sampling import make_trace_id
 from otel_sysexit.traces import (
-    OWN_TRACE_FLAGS,
     SAMPLED,
     Ids,
     Link,
@@ -105,12 +105,8 @@ class Tree:
 
     def place(self, calls: Calls) -> Placement:
         """Give each call its process's span as the parent, in the part that has room, or its application's span."""
-        processes: dict[Process, int] = {}
-        of_thread = np.array(
-            [processes.setdefault(thread.process, len(processes)) for thread in calls.threads], np.uint32
-        )
-        of_call = of_thread[calls.thread] if len(calls) else np.empty(0, np.uint32)
-        members = list(processes)
+        images, of_call = calls.by_program()
+        members = [image.process for image in images]
         context = np.empty(len(calls), np.uint32)
         trace_ids: list[bytes] = []
         parents: list[int] = []
@@ -119,9 +115,7 @@ class Tree:
         first = 0
         while first < len(ours):
             end = first + max(self._room(), 0)
-            newcomers = self._newcomers(
-                members[index] for index in np.unique(of_call[ours[first:end]]).tolist()
-            )
+            newcomers = self._newcomers(members[index] for index in _distinct(of_call[ours[first:end]]))
             end -= len(newcomers)
             if end <= first:
                 if self._part.calls:
@@ -129,19 +123,20 @@ class Tree:
                     continue
                 end = first + 1  # so many processes that one more call does not matter
             rows = ours[first:end]
-            found, which = np.unique(of_call[rows], return_inverse=True)
-            at_work = [members[index] for index in found.tolist()]
+            found = _distinct(of_call[rows])
+            at_work = [members[index] for index in found]
             self._admit(at_work)
-            context[rows] = which + len(parents)
+            row_of_member = np.empty(len(members), np.uint32)
+            row_of_member[found] = len(parents) + np.arange(len(found))
+            context[rows] = row_of_member[of_call[rows]]
             parents += [self._part.span_ids[process] for process in at_work]
             trace_ids += [self._part.trace_id] * len(found)
             owners += [Owner.US if self._part.joined is None else Owner.STARTER] * len(found)
             starts = calls.start_unix_ns[rows]
-            firsts = np.full(len(found), 2**64 - 1, np.uint64)
-            np.minimum.at(firsts, which, starts)
-            for at in np.flatnonzero(firsts < self._part.start_unix_ns).tolist():
-                self._note_start(at_work[at], int(firsts[at]))
-            self._part.calls += len(which)
+            early = starts < self._part.start_unix_ns
+            if early.any():
+                self._note_starts(members, of_call[rows][early], starts[early])
+            self._part.calls += len(starts)
             self._part.end_unix_ns = max(
                 self._part.end_unix_ns, int((starts + calls.duration_ns[rows]).max())
             )
@@ -164,16 +159,17 @@ class Tree:
         if process is self._root:
             return None
         above = process.parent
-        while above is not None and above in self._over and above not in self._part.span_ids:
+        while above is not None and above not in self._part.span_ids and above in self._over:
             above = above.parent
         return above or self._root
 
     def _newcomers(self, processes: Iterable[Process]) -> set[Process]:
         """Return those of *processes*, and above them, that have no span in this part yet."""
         found: set[Process] = set()
-        for process in processes:
+        known = self._part.span_ids
+        for process in [process for process in processes if process not in known]:
             next_one: Process | None = process
-            while next_one is not None and next_one not in self._part.span_ids and next_one not in found:
+            while next_one is not None and next_one not in known and next_one not in found:
                 found.add(next_one)
                 next_one = self._above(next_one)
         return found
@@ -188,6 +184,18 @@ class Tree:
         if process not in self._part.span_ids:
             self._admit([process])
         return self._part.span_ids[process]
+
+    def _note_starts(
+        self,
+        members: Sequence[Process],
+        of_call: npt.NDArray[np.intp],
+        starts_unix_ns: npt.NDArray[np.uint64],
+    ) -> None:
+        """Let spans begin no later than calls do; *of_call*: the index in *members* of each call's process."""
+        earliest = np.full(len(members), 2**64 - 1, np.uint64)
+        np.minimum.at(earliest, of_call, starts_unix_ns)
+        for index in _distinct(of_call):
+            self._note_start(members[index], int(earliest[index]))
 
     def _note_start(self, process: Process, start_unix_ns: int) -> None:
         """Let the spans of the process and those above it begin no later than its call."""
@@ -260,38 +268,41 @@ class Tree:
             return
         is_root = process is self._root
         noted: dict[str, str | int] = {}
-        error = error_type(process) if is_over else None
-        if is_over and process.exit_code is not None:
-            noted[attributes.PROCESS_EXIT_CODE] = process.exit_code
-        if error is not None:
-            noted[attributes.ERROR_TYPE] = error
+        error = None
+        if is_over:
+            error = error_type(process)
+            if process.exit_code is not None:
+                noted[attributes.PROCESS_EXIT_CODE] = process.exit_code
+            if error is not None:
+                noted[attributes.ERROR_TYPE] = error
         if is_root and (part.links or part.is_continued):
             noted[attributes.TRACE_PART] = part.number
-        self._spans.append(
-            Span(
-                name=process.name,
-                trace_id=part.trace_id,
-                span_id=self._span_id(process),
-                parent_span_id=self._parent_span_id(process),
-                start_unix_ns=min(
-                    max(process.begin_unix_ns, part.start_unix_ns),
-                    part.starts_unix_ns.get(process, end_unix_ns),
-                    end_unix_ns,
-                ),
-                end_unix_ns=end_unix_ns,
-                image=process.image,
-                attributes=noted,
-                links=part.links if is_root else self._links(process),
-                is_error=error is not None,
-                trace_state=self._state_of(part),
-                trace_flags=part.joined.trace_flags if part.joined else OWN_TRACE_FLAGS,
-                is_parent_remote=is_root and part.joined is not None,
-            )
+        span = Span(
+            process.image.executable_name,
+            part.trace_id,
+            self._span_id(process),
+            self._parent_span_id(process),
+            self._start_unix_ns(process, end_unix_ns),
+            end_unix_ns,
+            process.image,
+            noted,
+            part.links if is_root else self._links(process.image),
+            error is not None,
+            self._state_of(part),
         )
+        if part.joined is not None:
+            span.trace_flags = part.joined.trace_flags
+            span.is_parent_remote = is_root
+        self._spans.append(span)
 
-    def _links(self, process: Process) -> Sequence[Link]:
+    def _start_unix_ns(self, process: Process, end_unix_ns: int) -> int:
+        """Return when the process's span in this part begins, one that ends at *end_unix_ns*."""
+        start = max(process.begin_unix_ns, self._part.start_unix_ns)
+        return min(start, self._part.starts_unix_ns.get(process, end_unix_ns), end_unix_ns)
+
+    def _links(self, image: Image) -> Sequence[Link]:
         """Return a link to who started a process, where its environment says another than the command's."""
-        context = process.image.trace_context if process.image else None
+        context = image.trace_context
         return [link_to_starter(context)] if context and context != self._context else ()
 
     def _state_of(self, part: _Part) -> str:
@@ -301,3 +312,9 @@ class Tree:
         """Return the process spans made since the last time."""
         spans, self._spans = self._spans, []
         return spans
+
+
+def _distinct(rows: npt.NDArray[np.intp]) -> list[int]:
+    """Return which small numbers, not negative, are among *rows*, ascending."""
+    found: list[int] = np.flatnonzero(np.bincount(rows)).tolist()
+    return found

@@ -19,6 +19,7 @@ from otel_sysexit.addresses import Family
 from otel_sysexit.calls import Calls, Outcome
 from otel_sysexit.identity import Image
 from otel_sysexit.otlp.layout import lay_out, make_head
+from otel_sysexit.otlp.other_spans import OtherSpans, span_flags
 from otel_sysexit.otlp.request import Request
 from otel_sysexit.otlp.resources import encode_resource, key_value
 from otel_sysexit.otlp.shapes import FileText, Shape, distinct, pack_shapes, unpack_shape
@@ -30,6 +31,7 @@ from otel_sysexit.otlp.stamp import (
     Rows,
     Stamp,
     Stamps,
+    encode_fixed,
     encode_varints,
     marked_number,
     random_mark,
@@ -43,9 +45,6 @@ from otel_sysexit.traces import OWN_TRACE_FLAGS, SAMPLED, Owner, Placement, Span
 
 REQUEST_BYTES_MAX: Final = 1 << 20
 """Size of a request, but for its last process's Resource: well below the 4 MiB that gRPC servers accept by default."""
-_IS_REMOTE_KNOWN: Final = 0x100
-"""Of Span.flags: whether the parent is another program's is known (trace.proto)."""
-_IS_REMOTE: Final = 0x200
 _COLUMNS: Final = (
     *("trace_id", "span_id", "parent_span_id", "start", "end", "tid", "thread_name", "ret"),
     *("arg0", "arg1", "arg2", "arg3", "arg4", "arg5", "path0", "path1", "file0", "file1"),
@@ -83,6 +82,7 @@ class SpanEncoder:
         self._extra = resource_attributes
         self._starter = starter
         self._stamps = Stamps(len(_COLUMNS))
+        self._other_spans = OtherSpans()
         self._heads: dict[ref[Image], bytes] = {}
         """What stands before the spans of a program, as long as that is kept in mind."""
 
@@ -98,23 +98,25 @@ class SpanEncoder:
         thread_names = _thread_names(calls)
         thresholds = Thresholds(calls.threshold)
         (messages, places), which = self._stamps_of(calls, placement, thread_names, thresholds, order)
-        owner = of_call[order]
-        number, is_call = which, np.ones(len(calls), np.bool_)
-        if spans:
-            rows = {image: row for row, image in enumerate(images)}
-            of_span = [rows.setdefault(span.image, len(rows)) for span in spans]
-            images = list(rows)
-            owner = np.concatenate((owner, of_span))
-            number = np.concatenate((number, len(messages) + np.arange(len(spans))))
-            messages += [
-                trace_pb2.ScopeSpans(spans=[_span_message(span)]).SerializeToString() for span in spans
-            ]
-            together = np.argsort(owner, kind="stable")
-            owner, number, is_call = owner[together], number[together], together < len(calls)
-        layout = lay_out(messages, number, self._heads_of(images), owner, bytes_max)
-        columns = _columns(calls, placement, thread_names, thresholds)
-        if len(calls):
-            write_columns(layout.out, Rows(layout.at[is_call], which, order), places, columns)
+        others = self._other_spans.prepare(spans)
+        row_of = {image: row for row, image in enumerate(images)} if spans else {}
+        of_other = [row_of.setdefault(span.image, len(row_of)) for span in spans]
+        owner = np.concatenate((of_call[order], np.array(of_other, np.intp)))
+        # Those of one program lie together.
+        together = np.argsort(owner, kind="stable")
+        layout = lay_out(
+            messages + others.templates.messages,
+            np.concatenate((which, len(messages) + others.which))[together],
+            self._heads_of(list(row_of) or images),
+            owner[together],
+            bytes_max,
+        )
+        is_call = together < len(calls)
+        rows = Rows(layout.at[is_call], which, order)
+        write_columns(layout.out, rows, places, _columns(calls, placement, thread_names, thresholds))
+        other = together[~is_call] - len(calls)
+        rows = Rows(layout.at[~is_call], others.which[other], other)
+        write_columns(layout.out, rows, others.templates.places, others.columns)
         calls_before = np.append(0, np.cumsum(is_call))[layout.firsts].tolist()
         out = memoryview(layout.out)
         bodies, firsts = layout.bodies.tolist(), layout.firsts.tolist()
@@ -182,9 +184,6 @@ def _columns(
     """Return the bytes of each of `_COLUMNS` for the calls asked for."""
     addresses = calls.addresses
 
-    def fixed(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint8]:
-        return np.ascontiguousarray(values, "<u8").view(np.uint8).reshape(-1, 8)
-
     def number(values: npt.NDArray[Any], width: int = VARINT_WIDTH) -> Column:
         return lambda rows: encode_varints(values[rows], width)
 
@@ -193,10 +192,10 @@ def _columns(
 
     return [
         lambda rows: placement.trace_id[placement.context[rows]],
-        lambda rows: fixed(placement.span_id[rows]),
-        lambda rows: fixed(placement.parent_span_id[placement.context[rows]]),
-        lambda rows: fixed(calls.start_unix_ns[rows]),
-        lambda rows: fixed(calls.start_unix_ns[rows] + calls.duration_ns[rows]),
+        lambda rows: encode_fixed(placement.span_id[rows]),
+        lambda rows: encode_fixed(placement.parent_span_id[placement.context[rows]]),
+        lambda rows: encode_fixed(calls.start_unix_ns[rows]),
+        lambda rows: encode_fixed(calls.start_unix_ns[rows] + calls.duration_ns[rows]),
         number(calls.tid, _TID_WIDTH),
         lambda rows: thread_names.text[thread_names.row[calls.thread[rows]]],
         number(calls.ret),
@@ -208,7 +207,7 @@ def _columns(
         text(addresses.texts, calls.address_row),
         lambda rows: encode_varints(addresses.port[calls.address_row[rows]], _PORT_WIDTH),
         lambda rows: thresholds.text[thresholds.row[rows]],
-        lambda rows: fixed(thresholds.probability[thresholds.row[rows]].view(np.uint64)),
+        lambda rows: encode_fixed(thresholds.probability[thresholds.row[rows]].view(np.uint64)),
     ]
 
 
@@ -224,7 +223,7 @@ def _make_stamp(
         span_id=span_id,
         parent_span_id=b"" if shape.is_root else parent_span_id,
         trace_state=starter.trace_state if starter else trace_state("x" * shape.threshold_length or "0"),
-        flags=_flags(_trace_flags(shape, starter), is_remote=False),
+        flags=span_flags(_trace_flags(shape, starter), is_remote=False),
         name=kind.name,
         kind=trace_pb2.Span.SPAN_KIND_INTERNAL,
         start_time_unix_nano=int.from_bytes(start, "little"),
@@ -346,35 +345,3 @@ def _add_address(shape: Shape, kind: Kind, add: _Adder) -> None:
     add.text(key, "address", shape.address_length)
     if shape.family != Family.UNIX:
         add.number(names.NETWORK_LOCAL_PORT if is_local else names.NETWORK_PEER_PORT, "port", _PORT_WIDTH)
-
-
-def _flags(trace_flags: int, *, is_remote: bool) -> int:
-    """Return Span.flags, or Link.flags: W3C's, and whether the parent, or the span that is linked to, is another program's."""
-    return trace_flags | _IS_REMOTE_KNOWN | (_IS_REMOTE if is_remote else 0)
-
-
-def _span_message(span: Span) -> trace_pb2.Span:
-    """Return a process or window span as OTLP has it."""
-    message = trace_pb2.Span(
-        trace_id=span.trace_id,
-        span_id=span.span_id.to_bytes(8, "little"),
-        parent_span_id=span.parent_span_id.to_bytes(8, "little") if span.parent_span_id else b"",
-        trace_state=span.trace_state,
-        flags=_flags(span.trace_flags, is_remote=span.is_parent_remote),
-        name=span.name,
-        kind=trace_pb2.Span.SPAN_KIND_INTERNAL,
-        start_time_unix_nano=span.start_unix_ns,
-        end_time_unix_nano=span.end_unix_ns,
-        attributes=[key_value(key, value) for key, value in span.attributes.items()],
-    )
-    for link in span.links:
-        message.links.add(
-            trace_id=link.trace_id,
-            span_id=link.span_id.to_bytes(8, "little"),
-            attributes=[key_value(key, value) for key, value in link.attributes.items()],
-            trace_state=link.trace_state,
-            flags=_flags(link.trace_flags, is_remote=link.is_remote),
-        )
-    if span.is_error:
-        message.status.code = trace_pb2.Status.STATUS_CODE_ERROR
-    return message

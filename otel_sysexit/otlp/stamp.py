@@ -60,6 +60,11 @@ def encode_varints(values: npt.NDArray[Any], width: int) -> npt.NDArray[np.uint8
     return out
 
 
+def encode_fixed(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint8]:
+    """Return u1[n, 8]: each of *values* as a fixed64."""
+    return np.ascontiguousarray(values, "<u8").view(np.uint8).reshape(-1, 8)
+
+
 def varint(value: int) -> bytes:
     """Return *value* (not negative) as a canonical varint."""
     out = bytearray()
@@ -162,7 +167,7 @@ def write_columns(
     """
     for index, column in enumerate(columns):
         starts, widths = places[:, index, 0], places[:, index, 1]
-        if widths.all():
+        if len(widths) and widths.all():
             _write(out, rows.at + starts[rows.which], column(rows.call), widths, rows.which)
         elif widths.any():
             some = np.flatnonzero(widths[rows.which])

@@ -1,0 +1,153 @@
+"""
+Spans of processes and windows → messages to be laid out and stamped, as those of calls are.
+
+Most of them are alike: the spans of all processes that a part of a tree ends with differ in ids and times only. Of these there
+is a template a kind; those that have links, or much to say, are serialized one by one.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from opentelemetry.proto.trace.v1 import trace_pb2
+
+from otel_sysexit.otlp.resources import key_value
+from otel_sysexit.otlp.stamp import Chosen, Column, Mark, Stamp, Stamps, encode_fixed, random_mark
+from otel_sysexit.traces import OWN_TRACE_FLAGS, Span
+
+_IS_REMOTE_KNOWN: Final = 0x100
+"""Of Span.flags: whether the parent is another program's is known (trace.proto)."""
+_IS_REMOTE: Final = 0x200
+FLAGS: Final = _IS_REMOTE_KNOWN | OWN_TRACE_FLAGS
+_COLUMNS: Final = ("trace_id", "span_id", "parent_span_id", "start", "end")
+_ATTRIBUTES_MAX: Final = 2
+"""Of a span with a template: how a process ended has no more."""
+
+
+class _Kind(NamedTuple):
+    """What spans of one template have in common."""
+
+    name: str
+    is_root: bool
+    trace_state: str
+    trace_flags: int
+    is_parent_remote: bool
+    is_error: bool
+    attributes: tuple[tuple[str, str | int], ...]
+
+
+class Prepared(NamedTuple):
+    """What it takes to lay out and stamp n spans."""
+
+    templates: Chosen
+    which: npt.NDArray[np.intp]
+    """intp[n]: the template of each span."""
+    columns: list[Column]
+
+
+class OtherSpans:
+    """Makes spans that are no calls; keeps the templates."""
+
+    def __init__(self) -> None:
+        self._stamps = Stamps(len(_COLUMNS))
+
+    def prepare(self, spans: Sequence[Span]) -> Prepared:
+        """Return templates and columns of *spans*."""
+        rows: dict[_Kind, int] = {}
+        examples: list[Span] = []
+        alone: list[int] = []
+        which = np.zeros(len(spans), np.intp)
+        for index, span in enumerate(spans):
+            if span.links or len(span.attributes) > _ATTRIBUTES_MAX:
+                alone.append(index)
+            else:
+                which[index] = row = rows.setdefault(_kind(span), len(rows))
+                if row == len(examples):
+                    examples.append(span)
+        messages, places = self._stamps.find(list(rows), lambda kind: _make_stamp(examples[rows[kind]]))
+        which[alone] = len(messages) + np.arange(len(alone))
+        messages += [_serialize(spans[index]) for index in alone]
+        places = np.concatenate((places, np.zeros((len(alone), *places.shape[1:]), np.int64)))
+        return Prepared(Chosen(messages, places), which, _columns(spans))
+
+
+def _kind(span: Span) -> _Kind:
+    return _Kind(
+        span.name,
+        not span.parent_span_id,
+        span.trace_state,
+        span.trace_flags,
+        span.is_parent_remote,
+        span.is_error,
+        tuple(span.attributes.items()),
+    )
+
+
+def _columns(spans: Sequence[Span]) -> list[Column]:
+    """Return the bytes of each of `_COLUMNS` for the spans asked for."""
+    trace_id = np.frombuffer(b"".join([span.trace_id for span in spans]), np.uint8).reshape(-1, 16)
+
+    def fixed(numbers: list[int]) -> Column:
+        values = encode_fixed(np.array(numbers, np.uint64))
+        return lambda rows: values[rows]
+
+    return [
+        lambda rows: trace_id[rows],
+        fixed([span.span_id for span in spans]),
+        fixed([span.parent_span_id for span in spans]),
+        fixed([span.start_unix_ns for span in spans]),
+        fixed([span.end_unix_ns for span in spans]),
+    ]
+
+
+def _make_stamp(span: Span) -> Stamp:
+    """Return the template of spans like *span*."""
+    trace_id = random_mark(16)
+    span_id, start, end = (random_mark(8) for _ in range(3))
+    marks = {"trace_id": trace_id, "span_id": span_id, "start": start, "end": end}
+    parent_span_id = bytes(8)
+    if span.parent_span_id:
+        marks["parent_span_id"] = parent_span_id = random_mark(8)
+    marked = replace(
+        span,
+        trace_id=trace_id,
+        span_id=int.from_bytes(span_id, "little"),
+        parent_span_id=int.from_bytes(parent_span_id, "little"),
+        start_unix_ns=int.from_bytes(start, "little"),
+        end_unix_ns=int.from_bytes(end, "little"),
+    )
+    return Stamp(_serialize(marked), {name: Mark(mark, len(mark)) for name, mark in marks.items()}, _COLUMNS)
+
+
+def span_flags(trace_flags: int, *, is_remote: bool) -> int:
+    """Return Span.flags, or Link.flags: W3C's, and whether the parent, or the span that is linked to, is another program's."""
+    return trace_flags | _IS_REMOTE_KNOWN | (_IS_REMOTE if is_remote else 0)
+
+
+def _serialize(span: Span) -> bytes:
+    """Return *span* as the `spans` field of a ScopeSpans."""
+    message = trace_pb2.Span(
+        trace_id=span.trace_id,
+        span_id=span.span_id.to_bytes(8, "little"),
+        parent_span_id=span.parent_span_id.to_bytes(8, "little") if span.parent_span_id else b"",
+        trace_state=span.trace_state,
+        flags=span_flags(span.trace_flags, is_remote=span.is_parent_remote),
+        name=span.name,
+        kind=trace_pb2.Span.SPAN_KIND_INTERNAL,
+        start_time_unix_nano=span.start_unix_ns,
+        end_time_unix_nano=span.end_unix_ns,
+        attributes=[key_value(key, value) for key, value in span.attributes.items()],
+    )
+    for link in span.links:
+        message.links.add(
+            trace_id=link.trace_id,
+            span_id=link.span_id.to_bytes(8, "little"),
+            attributes=[key_value(key, value) for key, value in link.attributes.items()],
+            trace_state=link.trace_state,
+            flags=span_flags(link.trace_flags, is_remote=link.is_remote),
+        )
+    if span.is_error:
+        message.status.code = trace_pb2.Status.STATUS_CODE_ERROR
+    return trace_pb2.ScopeSpans(spans=[message]).SerializeToString()
