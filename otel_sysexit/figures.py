@@ -1,0 +1,173 @@
+"""
+What open windows have so far, as columns: calls are counted a batch at a time, however many windows they are in.
+
+In: calls by group, as `Groups`. Out: the figures of one window, when it ends. It does not know when that is.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from otel_sysexit.calls import Calls, Outcome
+
+WINDOW_SPANS_MAX: Final = 2_000
+WINDOW_BYTES_MAX: Final = 512 << 10
+_SPAN_BYTES: Final = 240
+_ARGUMENT_BYTES: Final = 40
+_ROWS_AT_FIRST: Final = 16
+_KINDS_AT_FIRST: Final = 32
+_WINDOW: Final = np.dtype(
+    [
+        ("trace_id", np.uint8, 16),
+        ("span_id", np.uint64),
+        ("calls", np.int64),
+        ("errors", np.int64),
+        ("size", np.int64),
+        ("start_unix_ns", np.uint64),
+        ("end_unix_ns", np.uint64),
+    ]
+)
+"""Its *size* is about how many bytes its spans have."""
+
+
+@dataclass(frozen=True, slots=True)
+class Groups:
+    """n calls of a batch in k groups, which are numbered from 0; none is empty."""
+
+    calls: Calls
+    """The whole batch."""
+    sizes: npt.NDArray[np.int64]
+    """i8[calls]: about how many bytes the span of each call of the batch has (`span_sizes`)."""
+    rows: npt.NDArray[np.intp]
+    """intp[n]: indices in the batch, group by group, ascending in each."""
+    number: npt.NDArray[np.intp]
+    """intp[n]: the group of each of *rows*."""
+    count: npt.NDArray[np.intp]
+    """intp[k]: calls of each group."""
+    firsts: npt.NDArray[np.intp]
+    """intp[k]: where in *rows* each group begins."""
+    size: npt.NDArray[np.int64]
+    """i8[k]: the bytes of the spans of each."""
+
+    @classmethod
+    def make(cls, calls: Calls, number: npt.NDArray[np.intp]) -> "Groups":
+        """Put all of *calls* into groups; *number*: intp[n], that of each call's."""
+        # Of 16-bit numbers numpy's stable sort is its fastest.
+        rows = np.argsort(number.astype(np.uint16) if len(number) <= 1 << 16 else number, kind="stable")
+        sizes = span_sizes(calls)
+        count = np.bincount(number)
+        firsts = np.cumsum(count) - count
+        return cls(calls, sizes, rows, number[rows], count, firsts, _sums(sizes[rows], firsts))
+
+    def rows_of(self, group: int) -> npt.NDArray[np.intp]:
+        """Return the indices in the batch of a group's calls."""
+        return self.rows[self.firsts[group] :][: self.count[group]]
+
+    def part(self, rows: npt.NDArray[np.intp]) -> "Groups":
+        """Return some of a group's calls, one at least, as the only group; *rows*: as `rows_of` returns them."""
+        zero = np.zeros(len(rows), np.intp)
+        size = self.sizes[rows].sum(keepdims=True)
+        return Groups(self.calls, self.sizes, rows, zero, np.array([len(rows)]), zero[:1], size)
+
+
+def _sums(values: npt.NDArray[np.int64], firsts: npt.NDArray[np.intp]) -> npt.NDArray[np.int64]:
+    """Return the sum of each group of *values*, which begin at *firsts*."""
+    return np.add.reduceat(values, firsts) if len(firsts) else np.zeros(0, np.int64)
+
+
+class Figures:
+    """A row for each open window."""
+
+    def __init__(self) -> None:
+        self.windows = np.zeros(_ROWS_AT_FIRST, _WINDOW)
+        """_WINDOW[rows]"""
+        self._names = np.zeros((_ROWS_AT_FIRST, _KINDS_AT_FIRST), np.uint16)
+        """u2[rows, kinds]: calls of each kind; a window has no more than a few thousand."""
+        self._free = list(range(_ROWS_AT_FIRST))
+
+    def open(self, trace_id: bytes, span_id: int) -> int:
+        """Return the row of a new window, which has no calls yet."""
+        if not self._free:
+            rows = len(self.windows)
+            self._free = list(range(rows, 2 * rows))
+            self.windows = np.concatenate((self.windows, np.zeros_like(self.windows)))
+            self._names = np.concatenate((self._names, np.zeros_like(self._names)))
+        row = self._free.pop()
+        self.windows[row] = (np.frombuffer(trace_id, np.uint8), span_id, 0, 0, 0, 2**64 - 1, 0)
+        self._names[row] = 0
+        return row
+
+    def close(self, row: int) -> None:
+        """Give the row to another window."""
+        self._free.append(row)
+
+    def have_room(self, rows: npt.NDArray[np.intp], groups: Groups) -> npt.NDArray[np.bool_]:
+        """Return bool[k]: whether windows have calls to spare beside those of *groups*; *rows*: intp[k], -1: no window, no room."""
+        windows = self.windows[rows]
+        has_calls = windows["calls"] + groups.count < WINDOW_SPANS_MAX
+        return (rows >= 0) & has_calls & (windows["size"] + groups.size < WINDOW_BYTES_MAX)
+
+    def fitting(self, row: int, sizes: npt.NDArray[np.int64]) -> int:
+        """Return how many more calls, of which *sizes* are, fit into a window, at least one."""
+        window = self.windows[row]
+        below = np.searchsorted(np.cumsum(sizes), WINDOW_BYTES_MAX - window["size"], side="right")
+        return max(min(int(below), WINDOW_SPANS_MAX - int(window["calls"])), 1)
+
+    def is_full(self, row: int) -> bool:
+        """Whether no more calls fit."""
+        window = self.windows[row]
+        return bool(window["calls"] >= WINDOW_SPANS_MAX or window["size"] >= WINDOW_BYTES_MAX)
+
+    def add(self, rows: npt.NDArray[np.intp], groups: Groups) -> None:
+        """Count the calls of *groups*; *rows*: intp[k], distinct, each group's, -1: not this group."""
+        calls, of_groups = groups.calls, groups.rows
+        chosen = np.flatnonzero(rows >= 0)
+        if not len(chosen):
+            return
+        at = rows[chosen]
+        start = calls.start_unix_ns[of_groups]
+        end = start + calls.duration_ns[of_groups]
+        errors = _sums((calls.outcome[of_groups] == Outcome.FAILED).astype(np.int64), groups.firsts)
+        windows = self.windows
+        windows["calls"][at] += groups.count[chosen]
+        windows["errors"][at] += errors[chosen]
+        windows["size"][at] += groups.size[chosen]
+        starts = np.minimum.reduceat(start, groups.firsts)[chosen]
+        windows["start_unix_ns"][at] = np.minimum(windows["start_unix_ns"][at], starts)
+        ends = np.maximum.reduceat(end, groups.firsts)[chosen]
+        windows["end_unix_ns"][at] = np.maximum(windows["end_unix_ns"][at], ends)
+        self._count_kinds(rows[groups.number], calls.kind[of_groups])
+
+    def _count_kinds(self, row: npt.NDArray[np.intp], kind: npt.NDArray[np.uint16]) -> None:
+        """Count calls by kind; *row*: that of each, -1: not this one."""
+        kinds = self._names.shape[1]
+        highest = int(kind.max())
+        if highest >= kinds:
+            self._names = np.pad(self._names, ((0, 0), (0, max(highest + 1 - kinds, kinds))))
+        chosen = row >= 0
+        np.add.at(self._names, (row[chosen], kind[chosen]), np.uint16(1))
+
+    def kinds(self, row: int) -> list[tuple[int, int]]:
+        """Return the kinds of calls of a window, and how many it has of each."""
+        of_window = self._names[row]
+        found = np.flatnonzero(of_window)
+        return list(zip(found.tolist(), of_window[found].tolist(), strict=True))
+
+
+def span_sizes(calls: Calls) -> npt.NDArray[np.int64]:
+    """Return i8[n]: about how many bytes each call's span has (otlp/spans.py), without what all have of its program."""
+    size = np.full(len(calls), _SPAN_BYTES, np.int64)
+    used = np.unique(calls.kind)
+    arguments = np.zeros(int(used.max(initial=0)) + 1, np.int64)
+    arguments[used] = [len(calls.kinds[index].arguments) for index in used.tolist()]
+    size += arguments[calls.kind] * calls.has_args * _ARGUMENT_BYTES
+    for texts, row in (
+        (calls.paths, calls.path_row.T),
+        (calls.files, calls.file_row.T),
+        (calls.addresses.texts, calls.address_row[np.newaxis]),
+    ):
+        if len(texts):
+            size += np.append(texts.length, 0)[row].sum(axis=0, dtype=np.int64)  # -1 is the last
+    return size
