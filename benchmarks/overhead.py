@@ -108,24 +108,33 @@ def measure_options(program: Path, rounds: int) -> str:
     return table(head, [one.cells() for one in options])
 
 
-def measure_pipeline() -> tuple[Goal, str]:
-    """Measure the Python path alone; return the goal and the section."""
+def measure_pipeline() -> tuple[list[Goal], str]:
+    """Measure the Python path alone; return the goals, one for each budget, and the section."""
     rows = []
-    worst = 0.0
-    for measured, ns in pipeline.measure(_PIPELINE_ROUNDS):
-        worst = max(worst, min(ns))
-        figures = (min(ns) / 1e3, statistics.median(ns) / 1e3)
-        rows.append([measured.case.title, *(f"{us:.2f}" for us in figures), f"{measured.bytes_a_span:.0f}"])
-    goal = Goal(
-        "ring → OTLP bytes at most 2 µs of CPU a span", f"{worst / 1e3:.2f} µs at worst", worst <= 2_000
-    )
+    worst: dict[float, float] = {}
+    for measured, taken in pipeline.measure(_PIPELINE_ROUNDS):
+        case, best = measured.case, min(taken) / 1e3
+        worst[case.budget_us] = max(worst.get(case.budget_us, 0), best)
+        figures = (best, statistics.median(taken) / 1e3, case.budget_us)
+        verdict = "met" if best <= case.budget_us else "**not met**"
+        rows.append([case.title, *(f"{us:.2f}" for us in figures), verdict, f"{measured.bytes_a_span:.0f}"])
+    goals = [
+        Goal(
+            f"ring → OTLP bytes{which} at most {budget_us:.0f} µs of CPU a span",
+            f"{worst[budget_us]:.2f} µs at worst",
+            worst[budget_us] <= budget_us,
+        )
+        for which, budget_us in ((", up to 1,000 processes", 1.0), (", 10,000 processes alive", 2.0))
+    ]
     head = [
         f"calls in batches of {pipeline.ROUND_CALLS:,}",
         "µs of CPU a span, min",
         "median",
+        "budget",
+        "",
         "bytes a span",
     ]
-    return goal, table(head, rows)
+    return goals, table(head, rows)
 
 
 def measure_million(program: Path, endpoint: str) -> tuple[list[Goal], str]:
@@ -191,7 +200,7 @@ def main() -> None:
             start, starts = measure_start(sink.endpoint)
             million, long_run = measure_million(program, sink.endpoint)
         cpu, spans = measure_pipeline()
-    goals = table(["goal", "measured", ""], [goal.row() for goal in (*ratios, cpu, *million, start)])
+    goals = table(["goal", "measured", ""], [goal.row() for goal in (*ratios, *cpu, *million, start)])
     text = _READING.format(
         machine=describe(),
         date=f"{datetime.now(UTC):%Y-%m-%d}",

@@ -2,16 +2,27 @@
 The agent's Python path alone: recorded bytes in a ring → identified, placed and encoded as OTLP requests.
 
 The ring is made by hand: committed records as the kernel would leave them, so that each case is the same in every run.
-CPU time is this thread's. Nothing is sent.
+CPU time is this thread's. Nothing is sent. Spans of processes and windows are among what is made and counted.
+
+    .venv/bin/python benchmarks/pipeline.py [ROUNDS]        this part alone
 """
 
+import os
+import statistics
+import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+
+# Before numpy is loaded, as the agent does it.
+os.environ["OPENBLAS_NUM_THREADS"] = "1"
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 
 from otel_sysexit.calls import BenignErrors, Decoder
+from otel_sysexit.flat import Flat
 from otel_sysexit.kernel import records
 from otel_sysexit.kernel.ring import Ring
 from otel_sysexit.otlp.spans import SpanEncoder
@@ -19,9 +30,11 @@ from otel_sysexit.processes import Processes
 from otel_sysexit.settings import BENIGN_ERRORS
 from otel_sysexit.signatures import shipped_signature
 from otel_sysexit.syscalls import Abi, number_of
+from otel_sysexit.traces import Structure
 from otel_sysexit.trees import Tree
+from otel_sysexit.windows import Windows
 
-ROUND_CALLS = 8_192
+ROUND_CALLS = 4_096
 """What the agent takes from the ring at once when there is plenty."""
 BATCHES_A_CASE = 4
 _FIRST_PID = 1 << 23
@@ -38,26 +51,45 @@ _VALUES = (0, 1, 2, 3, 0o100, 0x80000)
 """Of arguments."""
 _COMBINATIONS = 4
 """Of arguments, for a kind of call: programs use few flags."""
+_CALL_NS = 1_000
+"""From one call to the next."""
 _FILES = 200
 """What descriptors are, in all."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """What the calls of a batch are like."""
+    """What the calls of a batch are like, and who makes them."""
 
     title: str
-    names: Sequence[str]
-    processes: int
+    names: Sequence[str] = MIX
+    processes: int = 1
+    """Alive."""
+    active: int | None = None
+    """Those that make the calls of a batch, others in each batch; None: all."""
     calls: int = ROUND_CALLS
+    structure: Callable[[], Structure] = Tree
+    budget_us: float = 1.0
+    """Of CPU a span."""
 
+
+_STRUCTURES = (("tree", Tree), ("windows", Windows), ("flat", Flat))
 
 CASES = (
-    Case("getppid only, 1 process", ("getppid",), 1),
-    Case("30 kinds with paths, 1 process", MIX, 1),
-    Case("30 kinds with paths, 100 processes", MIX, 100),
-    Case("30 kinds with paths, 1,000 processes", MIX, 1_000),
-    Case("30 kinds with paths, 1 process, batches of 2,000", MIX, 1, 2_000),
+    Case("getppid only, 1 process", ("getppid",)),
+    Case("30 kinds with paths, 1 process"),
+    Case("30 kinds with paths, 1 process, batches of 2,000", calls=2_000),
+    Case("30 kinds with paths, 1 process, batches of 16,384", calls=16_384),
+    Case("30 kinds with paths, 100 processes", processes=100),
+    *(
+        Case(f"{title}, {name}", MIX, processes, active, structure=structure, budget_us=budget_us)
+        for title, processes, active, budget_us in (
+            ("1,000 processes", 1_000, None, 1.0),
+            ("10,000 processes", 10_000, None, 2.0),
+            ("10,000 processes, 100 in a batch", 10_000, 100, 2.0),
+        )
+        for name, structure in _STRUCTURES
+    ),
 )
 
 
@@ -107,8 +139,9 @@ def _calls(case: Case, chance: np.random.Generator) -> tuple[np.ndarray, np.ndar
     numbers = np.array([number_of(name, Abi.X86_64) for name in case.names])
     calls["nr"] = numbers[kind]
     calls["restarted_nr"] = -1
-    calls["tgid"] = calls["tid"] = _FIRST_PID + chance.integers(0, case.processes, count)
-    calls["start_ns"] = 1_000_000 + np.arange(count) * 1_000
+    active = chance.permutation(case.processes)[: case.active]
+    calls["tgid"] = calls["tid"] = _FIRST_PID + chance.choice(active, count)
+    calls["start_ns"] = 1_000_000 + np.arange(count) * _CALL_NS
     calls["duration_ns"] = chance.integers(200, 1_000_000, count)
     arguments = chance.choice(_VALUES, (len(case.names), _COMBINATIONS, 6))
     calls["args"] = arguments[kind, chance.integers(0, _COMBINATIONS, count)]
@@ -144,27 +177,32 @@ class Pipeline:
         self._processes = Processes(self._decoder.clock.offset_ns())
         self._processes.learn(_processes(case.processes), {}, 0)
         self._decoder.files.add(_files())
-        self._tree = Tree()
+        self._structure = case.structure()
+        self._time_ns = 0
         self._encoder = SpanEncoder({})
         self.bytes_a_span = 0.0
 
     def run(self) -> float:
-        """Take every batch from a ring to bytes once; return ns of CPU a span."""
-        spent = size = 0
+        """Take every batch from a ring to bytes once, later than the time before; return ns of CPU a span."""
+        spent = size = spans = 0
         for calls, strings in self._batches:
-            call_ring, string_ring = _ring(calls), _ring(strings)
+            later = calls.copy()
+            later["start_ns"] += np.uint64(self._time_ns)
+            self._time_ns += _CALL_NS * len(calls)
+            call_ring, string_ring = _ring(later), _ring(strings)
             before = time.thread_time_ns()
             raw_calls = call_ring.read(len(calls))
             self._decoder.strings.add(string_ring.read(len(strings)))
             identified = self._processes.identify(self._decoder.decode(raw_calls))
-            placement = self._tree.place(identified)
-            requests = list(self._encoder.encode(identified, placement, ()))
+            placement = self._structure.place(identified)
+            others = self._structure.take_spans()
+            requests = list(self._encoder.encode(identified, placement, others))
             spent += time.thread_time_ns() - before
             assert sum(request.calls for request in requests) == len(calls)
             size += sum(len(request.body) for request in requests)
-        count = BATCHES_A_CASE * self.case.calls
-        self.bytes_a_span = size / count
-        return spent / count
+            spans += len(calls) + len(others)
+        self.bytes_a_span = size / spans
+        return spent / spans
 
 
 def measure(rounds: int) -> Iterator[tuple[Pipeline, list[float]]]:
@@ -178,3 +216,9 @@ def measure(rounds: int) -> Iterator[tuple[Pipeline, list[float]]]:
             if number:  # the first time is for templates and caches
                 taken[pipelines[index]].append(ns)
     yield from taken.items()
+
+
+if __name__ == "__main__":
+    for pipeline, taken in measure(int(sys.argv[1]) if len(sys.argv) > 1 else 7):
+        figures = min(taken) / 1e3, statistics.median(taken) / 1e3, pipeline.case.budget_us
+        print(f"{pipeline.case.title:55}", *(f"{us:6.2f}" for us in figures))
