@@ -6,6 +6,7 @@ of traces, exporters or terminals.
 """
 
 import time
+from collections.abc import Iterator
 from typing import Any, Final
 
 import numpy as np
@@ -16,18 +17,34 @@ from otel_sysexit.kernel.capture import Capture
 from otel_sysexit.kernel.ring import Ring
 from otel_sysexit.processes import Processes
 
-_BUSY_SECONDS: Final = 0.005
-"""How long a record that is being written on another CPU is waited for."""
-_STRINGS_AT_ONCE: Final = 4_096
+_BUSY_SECONDS: Final = 0.1
+"""How long a record that is being written on another CPU is waited for; a virtual one may be taken away meanwhile."""
+_PAUSE_SECONDS: Final = 0.0001
+_RECORDS_AT_ONCE: Final = 4_096
 """Of each ring, while something is missing."""
 
 
-def _read_all(ring: Ring) -> npt.NDArray[Any]:
-    """Return all records of *ring*, those included that are being written right now."""
-    parts = [ring.read(ring.waiting())]
+def _read_on(ring: Ring, limit: int) -> Iterator[npt.NDArray[Any]]:
+    """Yield what *ring* holds, *limit* records at most at a time, those included that are being written right now."""
     end = time.monotonic() + _BUSY_SECONDS
-    while ring.waiting() and time.monotonic() < end:
-        parts.append(ring.read(ring.waiting()))
+    while ring.waiting():
+        before = ring.consumed
+        yield ring.read(limit)
+        if ring.consumed != before:
+            end = time.monotonic() + _BUSY_SECONDS
+        elif time.monotonic() >= end:
+            return
+        else:
+            time.sleep(_PAUSE_SECONDS)
+
+
+def _read_all(ring: Ring) -> npt.NDArray[Any]:
+    """Return all records of *ring* that were there when this began."""
+    produced = ring.produced
+    parts = [ring.read(ring.waiting())]
+    pieces = _read_on(ring, _RECORDS_AT_ONCE)
+    while ring.consumed < produced and (piece := next(pieces, None)) is not None:
+        parts.append(piece)
     return np.concatenate(parts) if len(parts) > 1 else parts[0]
 
 
@@ -59,17 +76,15 @@ class Reader:
 
     def _read_files(self, calls: npt.NDArray[Any]) -> None:
         """Read what *calls* (dtype CALL) may name; the others wait in their ring, as the calls that name them do in theirs."""
-        ring, files = self._capture.files, self._decoder.files
-        end = time.monotonic() + _BUSY_SECONDS
-        while files.lacks(calls["files"]) and time.monotonic() < end:
-            files.add(ring.read(_STRINGS_AT_ONCE))
-            if not ring.waiting():
-                break
+        files = self._decoder.files
+        pieces = _read_on(self._capture.files, _RECORDS_AT_ONCE)
+        while files.lacks(calls["files"]) and (piece := next(pieces, None)) is not None:
+            files.add(piece)
 
     def _read_strings(self, calls: npt.NDArray[Any]) -> None:
         """Read what *calls* (dtype CALL) name; wait a moment for what another CPU is just writing."""
         ring, strings = self._capture.strings, self._decoder.strings
         strings.add(ring.read(strings.wanted(calls)))
-        end = time.monotonic() + _BUSY_SECONDS
-        while ring.waiting() and strings.lacks(calls) and time.monotonic() < end:
-            strings.add(ring.read(_STRINGS_AT_ONCE))
+        pieces = _read_on(ring, _RECORDS_AT_ONCE)
+        while strings.lacks(calls) and (piece := next(pieces, None)) is not None:
+            strings.add(piece)

@@ -1,5 +1,7 @@
 """Rings → calls: what is read in which order, and what is left where it is."""
 
+import itertools
+import time
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -102,6 +104,7 @@ def task(kind: TaskKind, *, seq: int = 0) -> np.ndarray:
 def test_what_is_referred_to_is_read_after_what_refers_to_it(reader, capture):
     """Calls, tasks, strings of execs, strings, files: each is submitted before what names it, so it is there."""
     capture.calls.rows.append(call((0, 1), file=1))
+    capture.files.rows.append(string(StringRole.FILE, b"/b", seq=1))
     reader.read(10)
 
     assert list(dict.fromkeys(capture.order)) == ["calls", "tasks", "exec_strings", "strings", "files"]
@@ -148,6 +151,16 @@ def test_a_string_that_is_just_being_written_is_waited_for(reader, capture):
     capture.calls.rows.append(call((0, 1)))
 
     assert reader.read(10).path_row[0, 0] == 0
+
+
+def test_what_is_there_is_read_however_slow_we_are(reader, capture, monkeypatch):
+    """A machine that stands still between two looks loses no text: patience is for what is being written, not for us."""
+    clock = itertools.count(step=3600)
+    monkeypatch.setattr(time, "monotonic", lambda: float(next(clock)))
+    capture.files.rows += [string(StringRole.FILE, b"/b", seq=seq) for seq in range(1, 5000)]
+    capture.calls.rows.append(call(file=4999))
+
+    assert reader.read(10).file_row[0, 0] == 0
 
 
 def test_a_string_that_never_comes_holds_up_nothing(reader, capture):
