@@ -94,9 +94,12 @@ class Calls:
 
     def by_program(self) -> tuple[list[Image], npt.NDArray[np.intp]]:
         """Return the programs of *threads*, and intp[n]: which of them each call was made by."""
-        rows: dict[Image, int] = {}
-        of_thread = [rows.setdefault(thread.image, len(rows)) for thread in self.threads]
-        return list(rows), np.array(of_thread, np.intp)[self.thread]
+        images = [thread.image for thread in self.threads]
+        distinct = list(dict.fromkeys(images))
+        if len(distinct) == len(images):
+            return images, self.thread.astype(np.intp)
+        row = {image: row for row, image in enumerate(distinct)}
+        return distinct, np.array([row[image] for image in images], np.intp)[self.thread]
 
 
 class Clock:

@@ -347,12 +347,16 @@ class Processes:
         pairs = calls.tgid.astype(np.uint64) << np.uint64(32) | calls.tid
         unique, inverse = np.unique(pairs, return_inverse=True)
         keys = unique.tolist()
-        threads: list[Thread] = []
-        firsts = np.empty(len(unique), np.uint32)
-        later: list[tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]] = []
         # Of nearly all threads nothing changed lately: a look-up each.
-        for index, settled in enumerate(map(self._settled.get, keys)):
-            firsts[index] = len(threads)
+        known = [self._settled.get(key) for key in keys]
+        threads = [thread for thread in known if thread is not None]
+        if len(threads) == len(keys):
+            return replace(calls, thread=inverse.astype(np.uint32), threads=threads)
+        threads = []
+        firsts: list[int] = []
+        later: list[tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]] = []
+        for index, settled in enumerate(known):
+            firsts.append(len(threads))
             if settled is not None:
                 threads.append(settled)
                 continue
@@ -373,7 +377,7 @@ class Processes:
             else:
                 self._settled[keys[index]] = threads[-1]
                 timeline.settled.add(keys[index])
-        thread = firsts[inverse]
+        thread = np.array(firsts, np.uint32)[inverse]
         for rows, at in later:
             thread[rows] += at.astype(np.uint32)
         return replace(calls, thread=thread, threads=threads)
@@ -441,7 +445,8 @@ class Processes:
 
 
 def _text(comm: npt.NDArray[np.uint8]) -> str:
-    return comm.tobytes().partition(b"\0")[0].decode(errors="backslashreplace")
+    # The same few names again and again: one object each is compared faster.
+    return sys.intern(comm.tobytes().partition(b"\0")[0].decode(errors="backslashreplace"))
 
 
 def _read_comm(pid: int, tid: int) -> str:

@@ -16,7 +16,7 @@ from opentelemetry.proto.common.v1.common_pb2 import InstrumentationScope
 
 from otel_sysexit import __version__
 from otel_sysexit import attributes as names
-from otel_sysexit.otlp.stamp import encode_varints, field
+from otel_sysexit.otlp.stamp import encode_varints, field, write_bytes
 
 _LENGTH_WIDTH: Final = 4
 """Bytes of a length that is written later, a padded varint: up to 256 MiB."""
@@ -110,12 +110,8 @@ def _cut(
 
 def _write_lengths(out: bytearray, at: npt.NDArray[np.int64], head_lengths: npt.NDArray[np.int64]) -> None:
     """Write the lengths that are open in the heads *at* these places; all that lies up to the next one is theirs."""
-    whole = np.frombuffer(out, np.uint8)
     ends = np.append(at[1:], len(out))
-    bodies = at + head_lengths
-    width = np.arange(_LENGTH_WIDTH)
-    for place, length in (
-        (at + 1, ends - at - 1 - _LENGTH_WIDTH),
-        (bodies - len(_SCOPE) - _LENGTH_WIDTH, ends - bodies + len(_SCOPE)),
-    ):
-        whole[place[:, np.newaxis] + width] = encode_varints(length, _LENGTH_WIDTH)
+    messages = at + head_lengths
+    write_bytes(out, at + 1, encode_varints(ends - at - 1 - _LENGTH_WIDTH, _LENGTH_WIDTH))
+    scope_at = messages - len(_SCOPE)
+    write_bytes(out, scope_at - _LENGTH_WIDTH, encode_varints(ends - scope_at, _LENGTH_WIDTH))

@@ -91,10 +91,10 @@ def _columns(spans: Sequence[Span]) -> list[Column]:
 
     def fixed(numbers: list[int]) -> Column:
         values = encode_fixed(np.array(numbers, np.uint64))
-        return lambda rows: values[rows]
+        return lambda rows: values.take(rows, axis=0)
 
     return [
-        lambda rows: trace_id[rows],
+        lambda rows: trace_id.take(rows, axis=0),
         fixed([span.span_id for span in spans]),
         fixed([span.parent_span_id for span in spans]),
         fixed([span.start_unix_ns for span in spans]),

@@ -6,7 +6,7 @@ the same ones. spans.py makes one template for each shape.
 """
 
 import enum
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -57,39 +57,35 @@ _SHAPE_BITS: Final = (
     (2, 8, 1, 2),
 )
 """How many bits of three u64 each member of `Shape` takes."""
+_COLUMN_BITS: Final = ((14, 3, 1, 12, 6, 1, 1, 4, 16), (14, 14, 15, 15), (2, 8, 1, 2))
+"""The same by column: whether a text is there, or what it is, and its length are in one."""
 _MIX: Final = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9], np.uint64)
 """Odd numbers to multiply with: any will do."""
 
 
-class _Lengths(NamedTuple):
-    """Of the two texts of a role that calls may have."""
-
-    has: list[npt.NDArray[np.bool_]]
-    """bool[n], twice."""
-    length: list[npt.NDArray[np.uint16]]
-    """u2[n], twice; 0 where there is none."""
-    is_cut: npt.NDArray[np.bool_]
-    """bool[n]: either of them."""
-
-    @classmethod
-    def of(cls, row: npt.NDArray[np.int32], texts: Texts) -> "_Lengths":
-        """Look up i4[n, 2] rows of *texts*."""
-        has = row >= 0
-        if not len(texts):
-            none = np.zeros(len(row), np.uint16)
-            return cls([has[:, 0], has[:, 1]], [none, none], np.zeros(len(row), np.bool_))
-        at = np.where(has, row, 0)
-        length = np.where(has, texts.length[at], 0)
-        is_cut = has & texts.is_cut[at]
-        return cls([has[:, 0], has[:, 1]], [length[:, 0], length[:, 1]], is_cut[:, 0] | is_cut[:, 1])
+def _look_up(of_text: npt.NDArray[Any], row: npt.NDArray[np.int32]) -> npt.NDArray[Any]:
+    """Return what *of_text*, of some texts, says of those at *row*, and 0 where that is -1."""
+    return np.append(of_text, of_text.dtype.type(0)).take(row)  # -1 is the last
 
 
-def _file_texts(row: npt.NDArray[np.int32], texts: Texts) -> npt.NDArray[np.uint8]:
-    """Return `FileText` of each of i4[n, 2] rows of *texts*."""
-    is_path = np.append((texts.text[:, :1] == ord("/")).any(axis=1), False)  # -1 is the last
-    return np.where(row < 0, FileText.NONE, np.where(is_path[row], FileText.PATH, FileText.OTHER)).astype(
-        np.uint8
-    )
+def _is_cut(texts: Texts, row: npt.NDArray[np.int32]) -> npt.NDArray[np.bool_]:
+    """Return bool[n]: whether one of the two texts that each call may have was cut; *row*: i4[n, 2]."""
+    if not texts.is_cut.any():
+        return np.zeros(len(row), np.bool_)
+    is_cut: npt.NDArray[np.bool_] = _look_up(texts.is_cut, row)
+    return is_cut[:, 0] | is_cut[:, 1]
+
+
+def _path_codes(texts: Texts) -> npt.NDArray[np.uint16]:
+    """Return of each of *texts* that it is there, a bit, and its length, 13 bits."""
+    return np.uint16(1 << 13) | texts.length
+
+
+def _file_codes(texts: Texts) -> npt.NDArray[np.uint16]:
+    """Return `FileText` of each of *texts*, 2 bits, and its length, 13 bits."""
+    is_path = (texts.text[:, :1] == ord("/")).any(axis=1)
+    sort = np.where(is_path, FileText.PATH, FileText.OTHER).astype(np.uint16)
+    return sort << np.uint16(13) | texts.length
 
 
 def pack_shapes(
@@ -112,24 +108,24 @@ def pack_shapes(
     Returns:
         Three times u8[n].
     """
-    paths, files = _Lengths.of(calls.path_row, calls.paths), _Lengths.of(calls.file_row, calls.files)
-    file_text = _file_texts(calls.file_row, calls.files)
+    path = _look_up(_path_codes(calls.paths), calls.path_row)
+    file = _look_up(_file_codes(calls.files), calls.file_row)
+    is_cut = _is_cut(calls.paths, calls.path_row) | _is_cut(calls.files, calls.file_row)
     addresses = calls.addresses
-    family = np.append(addresses.family, 0)[calls.address_row]  # -1 is the last
-    address_length = np.append(addresses.texts.length, 0)[calls.address_row]
     members = (
         *(calls.kind, calls.outcome, calls.is_executed, calls.errno, name_length),
-        *(paths.is_cut | files.is_cut, calls.has_args, thresholds.length, calls.argument_text),
-        *(paths.has[0], paths.length[0], paths.has[1], paths.length[1]),
-        *(file_text[:, 0], files.length[0], file_text[:, 1], files.length[1]),
-        *(family, address_length, is_root, owner),
+        *(is_cut, calls.has_args, thresholds.length, calls.argument_text),
+        *(path[:, 0], path[:, 1], file[:, 0], file[:, 1]),
+        *(_look_up(addresses.family, calls.address_row), _look_up(addresses.texts.length, calls.address_row)),
+        *(is_root, owner),
     )  # in the order of Shape
     words = []
     remaining = iter(members)
-    for sizes in _SHAPE_BITS:
+    for sizes in _COLUMN_BITS:
         word = np.zeros(len(calls), np.uint64)
         for bits in sizes:
-            word = word << np.uint64(bits) | np.asarray(next(remaining)).astype(np.uint64)
+            word <<= np.uint64(bits)
+            word |= np.asarray(next(remaining)).astype(np.uint64)
         words.append(word)
     return words
 

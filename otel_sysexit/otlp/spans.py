@@ -8,7 +8,7 @@ ready-made Resources (layout.py), and stamped (stamp.py), all of a batch at once
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
-from weakref import ref
+from weakref import finalize
 
 import numpy as np
 import numpy.typing as npt
@@ -83,8 +83,8 @@ class SpanEncoder:
         self._starter = starter
         self._stamps = Stamps(len(_COLUMNS))
         self._other_spans = OtherSpans()
-        self._heads: dict[ref[Image], bytes] = {}
-        """What stands before the spans of a program, as long as that is kept in mind."""
+        self._heads: dict[int, bytes] = {}
+        """What stands before the spans of a program, by the id() of its image, as long as that exists."""
 
     def encode(
         self, calls: Calls, placement: Placement, spans: Sequence[Span], bytes_max: int = REQUEST_BYTES_MAX
@@ -123,7 +123,7 @@ class SpanEncoder:
         for at in range(len(firsts) - 1):
             count = calls_before[at + 1] - calls_before[at]
             yield Request(
-                bytes(out[bodies[at] : bodies[at + 1]]),
+                out[bodies[at] : bodies[at + 1]].tobytes(),
                 calls=count,
                 spans=firsts[at + 1] - firsts[at] - count,
             )
@@ -131,11 +131,12 @@ class SpanEncoder:
     def _heads_of(self, images: Sequence[Image]) -> list[bytes]:
         """Return what stands before the spans of each of *images*."""
         known = self._heads
-        heads = [known.get(one, b"") for one in map(ref, images)]
+        heads = [known.get(one, b"") for one in map(id, images)]
         if not all(heads):
             for row in [row for row, head in enumerate(heads) if not head]:
-                heads[row] = make_head(encode_resource(images[row], self._extra))
-                known[ref(images[row], known.pop)] = heads[row]
+                image = images[row]
+                heads[row] = known[id(image)] = make_head(encode_resource(image, self._extra))
+                finalize(image, known.pop, id(image)).atexit = False
         return heads
 
     def _stamps_of(
@@ -164,12 +165,12 @@ class SpanEncoder:
 
 def _thread_names(calls: Calls) -> _ThreadNames:
     """Return the names of `calls.threads`."""
-    rows: dict[str, int] = {}
-    row = [rows.setdefault(thread.name, len(rows)) for thread in calls.threads]
-    texts = [name.encode()[:_NAME_WIDTH] for name in rows]
+    names = [thread.name for thread in calls.threads]
+    row = {name: row for row, name in enumerate(dict.fromkeys(names))}
+    texts = [name.encode()[:_NAME_WIDTH] for name in row]
     padded = b"".join(text.ljust(_NAME_WIDTH, b"\0") for text in texts)
     return _ThreadNames(
-        np.array(row, np.intp),
+        np.array([row[name] for name in names], np.intp),
         np.frombuffer(padded, np.uint8).reshape(-1, _NAME_WIDTH),
         np.array([len(text) for text in texts], np.uint64),
     )
@@ -182,22 +183,23 @@ def _columns(
     thresholds: Thresholds,
 ) -> list[Column]:
     """Return the bytes of each of `_COLUMNS` for the calls asked for."""
+    # Of rows of bytes, take() is ten times as fast as an index.
     addresses = calls.addresses
 
     def number(values: npt.NDArray[Any], width: int = VARINT_WIDTH) -> Column:
         return lambda rows: encode_varints(values[rows], width)
 
     def text(texts: Texts, row: npt.NDArray[np.int32]) -> Column:
-        return lambda rows: texts.text[row[rows]]
+        return lambda rows: texts.text.take(row[rows], axis=0)
 
     return [
-        lambda rows: placement.trace_id[placement.context[rows]],
+        lambda rows: placement.trace_id.take(placement.context[rows], axis=0),
         lambda rows: encode_fixed(placement.span_id[rows]),
         lambda rows: encode_fixed(placement.parent_span_id[placement.context[rows]]),
         lambda rows: encode_fixed(calls.start_unix_ns[rows]),
         lambda rows: encode_fixed(calls.start_unix_ns[rows] + calls.duration_ns[rows]),
         number(calls.tid, _TID_WIDTH),
-        lambda rows: thread_names.text[thread_names.row[calls.thread[rows]]],
+        lambda rows: thread_names.text.take(thread_names.row[calls.thread[rows]], axis=0),
         number(calls.ret),
         *(number(calls.args[:, index]) for index in range(6)),
         text(calls.paths, calls.path_row[:, 0]),
@@ -206,7 +208,7 @@ def _columns(
         text(calls.files, calls.file_row[:, 1]),
         text(addresses.texts, calls.address_row),
         lambda rows: encode_varints(addresses.port[calls.address_row[rows]], _PORT_WIDTH),
-        lambda rows: thresholds.text[thresholds.row[rows]],
+        lambda rows: thresholds.text.take(thresholds.row[rows], axis=0),
         lambda rows: encode_fixed(thresholds.probability[thresholds.row[rows]].view(np.uint64)),
     ]
 

@@ -123,7 +123,7 @@ class Stamps:
         if -1 in found:
             for at in [at for at, index in enumerate(found) if index < 0]:
                 found[at] = self._add(keys[at], make(keys[at]))
-        return Chosen([self._messages[index] for index in found], self._places[found])
+        return Chosen([self._messages[index] for index in found], self._places.take(found, axis=0))
 
     def _add(self, key: Hashable, stamp: Stamp) -> int:
         index = self._index[key] = len(self._messages)
@@ -186,7 +186,13 @@ def _write(
     distinct = sorted(set(widths.tolist()) - {0})
     for width in distinct:
         chosen = slice(None) if len(distinct) == 1 else widths[of_row] == width
-        item = np.dtype((np.void, width))
-        # Every place in *out* where an item can be; the items overlap, those that are written do not.
-        items = np.ndarray(len(out) - width + 1, item, out, strides=(1,))
-        items[at[chosen]] = np.ascontiguousarray(values[chosen, :width]).view(item)[:, 0]
+        write_bytes(out, at[chosen], values[chosen, :width])
+
+
+def write_bytes(out: bytearray, at: npt.NDArray[np.int64], values: npt.NDArray[np.uint8]) -> None:
+    """Copy *values*, u1[k, width], to the places *at*, i8[k], in *out*."""
+    width = values.shape[1]
+    item = np.dtype((np.void, width))
+    # Every place in *out* where an item can be; the items overlap, those that are written do not.
+    items = np.ndarray(len(out) - width + 1, item, out, strides=(1,))
+    items[at] = np.ascontiguousarray(values).view(item)[:, 0]
