@@ -5,7 +5,7 @@ In: calls by group, as `Groups`. Out: the figures of one window, when it ends. I
 """
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -77,6 +77,17 @@ def _sums(values: npt.NDArray[np.int64], firsts: npt.NDArray[np.intp]) -> npt.ND
     return np.add.reduceat(values, firsts) if len(firsts) else np.zeros(0, np.int64)
 
 
+class Summary(NamedTuple):
+    """The figures of a window that ended."""
+
+    calls: int
+    errors: int
+    start_unix_ns: int
+    end_unix_ns: int
+    kinds: list[tuple[int, int]]
+    """Which kinds of calls it has, as indices, and how many of each."""
+
+
 class Figures:
     """A row for each open window."""
 
@@ -98,10 +109,6 @@ class Figures:
         self.windows[row] = (np.frombuffer(trace_id, np.uint8), span_id, 0, 0, 0, 2**64 - 1, 0)
         self._names[row] = 0
         return row
-
-    def close(self, row: int) -> None:
-        """Give the row to another window."""
-        self._free.append(row)
 
     def have_room(self, rows: npt.NDArray[np.intp], groups: Groups) -> npt.NDArray[np.bool_]:
         """Return bool[k]: whether windows have calls to spare beside those of *groups*; *rows*: intp[k], -1: no window, no room."""
@@ -149,11 +156,14 @@ class Figures:
         chosen = row >= 0
         np.add.at(self._names, (row[chosen], kind[chosen]), np.uint16(1))
 
-    def kinds(self, row: int) -> list[tuple[int, int]]:
-        """Return the kinds of calls of a window, and how many it has of each."""
-        of_window = self._names[row]
-        found = np.flatnonzero(of_window)
-        return list(zip(found.tolist(), of_window[found].tolist(), strict=True))
+    def close(self, row: int) -> "Summary":
+        """Return what a window has; its row is another's from now on."""
+        self._free.append(row)
+        _, _, calls, errors, _, start_unix_ns, end_unix_ns = self.windows[row].item()
+        names = self._names[row]
+        (kinds,) = names.nonzero()
+        counts = zip(kinds.tolist(), names.take(kinds).tolist(), strict=True)
+        return Summary(calls, errors, start_unix_ns, end_unix_ns, list(counts))
 
 
 def span_sizes(calls: Calls) -> npt.NDArray[np.int64]:

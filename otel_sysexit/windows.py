@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from otel_sysexit import attributes
 from otel_sysexit.calls import Calls
-from otel_sysexit.figures import WINDOW_BYTES_MAX, WINDOW_SPANS_MAX, Figures, Groups
+from otel_sysexit.figures import WINDOW_BYTES_MAX, WINDOW_SPANS_MAX, Figures, Groups, Summary
 from otel_sysexit.identity import Image, Process
 from otel_sysexit.joining import join
 from otel_sysexit.sampling import make_trace_id
@@ -190,21 +190,21 @@ class Windows:
         image, threshold = program
         process = image.process
         window = self._windows[process].pop(program)
-        noted = self._attributes(window)
+        figures = self._figures.close(self._rows.pop(program))
+        noted = self._attributes(window, figures)
         error = error_type(process) if is_last else None
         if is_last and process.exit_code is not None:
             noted[attributes.PROCESS_EXIT_CODE] = process.exit_code
         if error is not None:
             noted[attributes.ERROR_TYPE] = error
-        figures = self._figures.windows[window.row]
         self._spans.append(
             Span(
                 name=image.executable_name,
                 trace_id=window.trace_id,
                 span_id=window.span_id,
                 parent_span_id=0,
-                start_unix_ns=int(figures["start_unix_ns"]),
-                end_unix_ns=int(figures["end_unix_ns"]),
+                start_unix_ns=figures.start_unix_ns,
+                end_unix_ns=figures.end_unix_ns,
                 image=image,
                 attributes=noted,
                 links=window.links,
@@ -212,19 +212,18 @@ class Windows:
                 trace_state=state_beside(threshold),
             )
         )
-        self._figures.close(self._rows.pop(program))
         self._previous[process] = window
 
-    def _attributes(self, window: _Window) -> dict[str, str | int]:
+    def _attributes(self, window: _Window, figures: Summary) -> dict[str, str | int]:
         """Return what a root says: its calls, in all and by name, and of the calls of all targets those that are not here."""
-        figures = self._figures.windows[window.row]
         noted: dict[str, str | int] = {
-            attributes.WINDOW_CALLS: int(figures["calls"]),
-            attributes.WINDOW_ERRORS: int(figures["errors"]),
+            attributes.WINDOW_CALLS: figures.calls,
+            attributes.WINDOW_ERRORS: figures.errors,
         }
-        names: Counter[str] = Counter()
-        for index, count in self._figures.kinds(window.row):
-            names[self._kinds[index].name] += count
+        names: dict[str, int] = {}
+        for index, count in figures.kinds:
+            name = self._kinds[index].name
+            names[name] = names.get(name, 0) + count
         by_count = sorted(names.items(), key=lambda item: (-item[1], item[0]))
         for name, count in by_count[:_NAMES_MAX]:
             noted[attributes.WINDOW_CALLS_BY_NAME + name] = count
