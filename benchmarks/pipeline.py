@@ -179,7 +179,7 @@ class Pipeline:
         self._decoder.files.add(_files())
         self._structure = case.structure()
         self._time_ns = 0
-        self._encoder = SpanEncoder({})
+        self._encoder = SpanEncoder()
         self.bytes_a_span = 0.0
 
     def run(self) -> float:

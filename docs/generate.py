@@ -59,7 +59,10 @@ ATTRIBUTES_HEAD = f"""\
 
 Everything that otel-sysexit writes; `OTEL_RESOURCE_ATTRIBUTES` may add to a Resource. Names marked *convention* are those of
 OpenTelemetry's semantic conventions, which know no system calls, so the other names are our own. Schema URL of Resources and
-scopes: `{SCHEMA_URL}`.
+scopes: `{SCHEMA_URL}`. Behind a type stands the unit of a quantity (UCUM).
+
+*Required* attributes are always there; *recommended* ones where they are known, unless `--attributes NAME=off` leaves them out; *opt-in* ones
+only with `--attributes NAME=on`. A pattern switches many: `--attributes 'host.*=off'`, also what programs say of themselves.
 
 Every span has `flags` 0x103 (sampled, random trace id, the parent is local). A call's trace state is `ot=th:<threshold>`: at which it was
 sampled, `ot=th:0` where all such calls are here. Spans of processes and windows have `ot=th:0`, and in a trace of sampled calls no trace state. A
@@ -134,11 +137,21 @@ def attributes_page() -> str:
     parts = [ATTRIBUTES_HEAD]
     for level, (title, about) in LEVELS.items():
         rows = [
-            row(code(one.name), one.type, "convention" if one.is_convention else "ours", one.note)
+            row(
+                code(one.name),
+                f"{one.type}, {one.unit}" if one.unit else one.type,
+                "convention" if one.is_convention else "ours",
+                one.requirement.replace("_", "-"),
+                one.note,
+                code(one.example),
+            )
             for one in ATTRIBUTES
             if one.level == level
         ]
-        parts.append(f"## {title}\n\n{about}\n\n" + table("attribute", "type", "name", "meaning", rows=rows))
+        parts.append(
+            f"## {title}\n\n{about}\n\n"
+            + table("attribute", "type", "name", "level", "meaning", "example", rows=rows)
+        )
     events = table("event name", "meaning", rows=[row(code(one.name), one.note) for one in EVENTS])
     return "\n".join([*parts, events])
 

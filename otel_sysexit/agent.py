@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy.typing as npt
 import psutil
 
+from otel_sysexit.attributes import PROCESS_LINUX_CGROUP
 from otel_sysexit.calls import Calls, Decoder
 from otel_sysexit.command import Command, Inherited, find_executable
 from otel_sysexit.config import Config
@@ -28,6 +29,7 @@ from otel_sysexit.kernel.capture import Capture, Loader
 from otel_sysexit.kernel.records import Ledger
 from otel_sysexit.ledger import Account, Delivery
 from otel_sysexit.otlp.export import Batch, Exporter
+from otel_sysexit.otlp.resources import rules_of
 from otel_sysexit.otlp.transport import make_transport
 from otel_sysexit.processes import Processes
 from otel_sysexit.rate import RateKeeper
@@ -88,7 +90,11 @@ class Agent:
         self._decoder = Decoder(
             config.benign_errors, config.string_limit, has_argument_texts=config.args == Args.DECODED
         )
-        self.processes = Processes(self._decoder.clock.offset_ns(), has_command_args=config.command_args)
+        self.processes = Processes(
+            self._decoder.clock.offset_ns(),
+            has_command_args=config.has_command_args,
+            has_cgroup=config.attributes.has(PROCESS_LINUX_CGROUP),
+        )
         self._view = View(config, title)
         self._exporters: list[Exporter] = []
         self._file: JsonLinesFile | None = None
@@ -196,8 +202,8 @@ class Agent:
         if calls and self._log_exporters:
             from otel_sysexit.otlp.logs import encode_in_flight  # noqa: PLC0415 (seldom needed)
 
-            extra = self._config.resource_attributes
-            for request in encode_in_flight(calls, now_ns + offset_ns, extra, is_stuck=is_stuck):
+            rules = rules_of(self._config)
+            for request in encode_in_flight(calls, now_ns + offset_ns, rules, is_stuck=is_stuck):
                 for exporter in self._log_exporters:
                     exporter.add_logs(request)
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit, urlunsplit
 
+from otel_sysexit.attributes import DEFAULT_ATTRIBUTES, PROCESS_COMMAND_ARGS, AttributeSelection
 from otel_sysexit.calls import BenignErrors
 from otel_sysexit.environment import parse_pairs
 from otel_sysexit.errors import UsageError
@@ -19,7 +20,7 @@ from otel_sysexit.kernel.records import STRING_LIMIT_DEFAULT
 from otel_sysexit.propagation import TraceContext, parse_trace_context
 from otel_sysexit.selections import Durations, ErrnoSet, Selection
 from otel_sysexit.settings import BENIGN_ERRORS, MAX_RATE, RING_BYTES, SETTINGS, Args, Setting, parse_endpoint
-from otel_sysexit.targets import Selectors
+from otel_sysexit.targets import Selectors, ServiceRule
 from otel_sysexit.trees import TREE_SPANS_MAX
 
 _TRACES_PATH: Final = "/v1/traces"
@@ -59,7 +60,10 @@ class Config:
     keep_errors: bool = False
     keep_slow: Durations | None = None
     args: Args = Args.DECODED
-    command_args: bool = False
+    attributes: AttributeSelection = DEFAULT_ATTRIBUTES
+    service_rules: Sequence[ServiceRule] = ()
+    """Names of services by executable, the first that matches counts."""
+    unknown_service: bool = False
     string_limit: int = STRING_LIMIT_DEFAULT
     """Bytes."""
     benign_errors: BenignErrors = field(default_factory=lambda: BenignErrors(BENIGN_ERRORS))
@@ -83,6 +87,11 @@ class Config:
     trace_context: TraceContext | None = None
     """Of who starts us, and so the command (TRACEPARENT)."""
     warnings: Sequence[str] = ()
+
+    @property
+    def has_command_args(self) -> bool:
+        """Whether whole command lines are wanted."""
+        return self.attributes.has(PROCESS_COMMAND_ARGS)
 
 
 def resolve(command: str, options: Mapping[str, Any], environ: Mapping[str, str]) -> Config:
@@ -114,6 +123,7 @@ def resolve(command: str, options: Mapping[str, Any], environ: Mapping[str, str]
     given.setdefault("max_rate", MAX_RATE[command])
     given["trace_structure"] = _settle_structure(command, given)
     given["chosen"], given["excluded"] = _take_selectors(given, ""), _take_selectors(given, "not_")
+    given["attributes"] = _take_attributes(given)
     given["follows_children"] = not given.pop("no_follow", False)
 
     ours = {
@@ -145,6 +155,13 @@ def _settle_structure(command: str, given: Mapping[str, Any]) -> str:
 def _take_selectors(given: dict[str, Any], side: str) -> Selectors:
     names = ("pid", "tid", "comm", "exe", "uid", "cgroup", "container")
     return Selectors(**{f"{name}s": given.pop(f"{side}{name}", ()) for name in names})
+
+
+def _take_attributes(given: dict[str, Any]) -> AttributeSelection:
+    switches = [switch for switches in given.pop("attributes", ()) for switch in switches]
+    if given.pop("command_args", False):
+        switches.insert(0, (PROCESS_COMMAND_ARGS, True))
+    return AttributeSelection(tuple(switches))
 
 
 def _own_resource_attributes(environ: Mapping[str, str], warnings: list[str]) -> dict[str, str]:

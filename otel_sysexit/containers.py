@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from otel_sysexit.cgroups import Membership, Mount, find_membership, read_mounts, subsystem
-from otel_sysexit.procfs import PROC, is_running, list_ids, parse_cgroups, read
+from otel_sysexit.procfs import PROC, is_running, list_ids, parse_cgroup_numbers, parse_cgroups, read
 
 _INITIAL_CGROUP_NAMESPACE: Final = 0xEFFFFFFB  # PROC_CGROUP_INIT_INO, linux/proc_ns.h
 # Files that a runtime mounts into a container; their sources lie in a folder that is named after it.
@@ -161,17 +161,31 @@ class CgroupIndex:
         )
         self._paths: dict[int, str] = {}
         self._read_again_at = 0.0
+        self._numbers = parse_cgroup_numbers(os.fsdecode(read(f"{proc}/self/cgroup") or b""))
 
     def find(self, inode: int) -> Membership | None:
         """Return where the processes of a cgroup belong; None: there is no such cgroup (any more), or it cannot be seen."""
+        path = self._path(inode)
+        if self._mount is None or path is None:
+            return None
+        return read_surroundings(self._proc).find({self._mount.controllers: path})
+
+    def line(self, inode: int, pid: int) -> str | None:
+        """Return what /proc/PID/cgroup says of this hierarchy; *inode*: of its cgroup, 0: ask /proc; None: it cannot be known."""
+        if self._mount is None:
+            return None
+        controllers = self._mount.controllers
+        cgroups = {} if inode else parse_cgroups(os.fsdecode(read(f"{self._proc}/{pid}/cgroup") or b""))
+        path = self._path(inode) if inode else cgroups.get(controllers)
+        return None if path is None else f"{self._numbers.get(controllers, 0)}:{controllers}:{path}"
+
+    def _path(self, inode: int) -> str | None:
         if inode not in self._paths and time.monotonic() >= self._read_again_at:
             began = time.monotonic()
             self._paths = self._read()
             took = time.monotonic() - began
             self._read_again_at = began + took + max(_REREAD_SECONDS, _REREAD_FACTOR * took)
-        if self._mount is None or inode not in self._paths:
-            return None
-        return read_surroundings(self._proc).find({self._mount.controllers: self._paths[inode]})
+        return self._paths.get(inode)
 
     def _read(self) -> dict[int, str]:
         """Return the paths of all cgroups by inode."""

@@ -76,6 +76,8 @@ class Image:
     """Of who started it, as its own environment says (TRACEPARENT)."""
     cgroup: int = 0
     """Inode number of the cgroup it began in, of one hierarchy; 0: unknown."""
+    cgroup_line: str | None = None
+    """Of /proc/PID/cgroup, that hierarchy's, where it was asked for."""
     container_id: str | None = None
     """Of the innermost container that it runs in."""
     pod_uid: str | None = None

@@ -121,15 +121,19 @@ class _Superseded(NamedTuple):
 class Processes:
     """All processes that are targets, or were until a moment ago."""
 
-    def __init__(self, boot_to_unix_ns: int, *, has_command_args: bool = False) -> None:
+    def __init__(
+        self, boot_to_unix_ns: int, *, has_command_args: bool = False, has_cgroup: bool = False
+    ) -> None:
         """
         Know nobody.
 
         Args:
             boot_to_unix_ns: Turns start times of the boot clock into wall-clock times, the same for all.
             has_command_args: Whether whole command lines are wanted.
+            has_cgroup: Whether paths of cgroups are.
         """
         self._has_command_args = has_command_args
+        self._has_cgroup = has_cgroup
         self._boot_to_unix_ns = boot_to_unix_ns
         self._timelines: dict[int, _Timeline] = {}
         self._settled: dict[int, Thread] = {}
@@ -232,6 +236,7 @@ class Processes:
                 parent_image, process=process, cgroup=int(task["cgroup"]), context_attributes={}
             )
             self._note_container(process.image, parent_image)
+            self._note_cgroup(process.image)
             self._contexts.add(process.image)
             timeline.images.append((time_ns, process.image))
         return timeline
@@ -304,6 +309,7 @@ class Processes:
             image.trace_context = before.trace_context
         if strings is None and self._has_command_args:
             image.command_args = read_command_args(process.pid)
+        self._note_cgroup(image)
         timeline.images.append((since, image))
 
     def _note_container(self, image: Image, before: Image | None) -> None:
@@ -316,6 +322,10 @@ class Processes:
             image.container_id, image.pod_uid = found
         elif before is not None:
             image.container_id, image.pod_uid = before.container_id, before.pod_uid
+
+    def _note_cgroup(self, image: Image) -> None:
+        if self._has_cgroup and self.cgroups is not None:
+            image.cgroup_line = self.cgroups.line(image.cgroup, image.process.pid)
 
     def learn_contexts(self, now_boot_ns: int, produced: int) -> None:
         """Take in what programs publish of themselves: from now on each is one of another Resource; *produced*: as for `learn`."""

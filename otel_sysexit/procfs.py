@@ -141,3 +141,9 @@ def parse_cgroups(text: str) -> dict[str, str]:
     """Return the paths of a /proc/PID/cgroup by their hierarchy's controllers."""
     lines = (line.split(":", 2) for line in text.splitlines())
     return {controllers: path for _, controllers, path in lines}
+
+
+def parse_cgroup_numbers(text: str) -> dict[str, int]:
+    """Return the numbers of a /proc/PID/cgroup's hierarchies, which are the same for all processes, by controllers."""
+    lines = (line.split(":", 2) for line in text.splitlines())
+    return {controllers: int(number) for number, controllers, _ in lines}

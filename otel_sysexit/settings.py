@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from otel_sysexit.attributes import parse_switches
 from otel_sysexit.calls import BenignErrors
 from otel_sysexit.environment import parse_boolean, parse_milliseconds_ns, parse_pairs
 from otel_sysexit.kernel.contextmap import DEFAULT_PATH
@@ -31,6 +32,7 @@ from otel_sysexit.targets import (
     parse_container,
     parse_exe,
     parse_pid,
+    parse_service_rule,
     parse_tid,
     parse_uid,
 )
@@ -238,7 +240,10 @@ SETTINGS: Final = (
     Setting("keep_errors", parse_boolean, "Never sample out calls that failed (but for what --benign-errors says of every call)."),
     Setting("keep_slow", parse_kept_durations, "Never sample out calls that took at least this long; '10ms,fsync=1ms'.", "LIST"),
     Setting("args", lambda text: Args[one_of(*(args.name.lower() for args in Args))(text).upper()], "Arguments: none, numbers, or decoded: paths, addresses, descriptors, flags by name.", "KIND", "decoded"),
-    Setting("command_args", parse_boolean, "Record the whole command line of each program. It may hold secrets."),
+    Setting("command_args", parse_boolean, "Record the whole command line of each program. It may hold secrets. Short for --attributes process.command_args=on."),
+    Setting("attributes", parse_switches, "Switch attributes on or off, by name or pattern: 'process.owner=off,host.*=off,process.linux.cgroup=on'; may be repeated.", "LIST", "all but opt-in ones", is_list=True),
+    Setting("service_rules", parse_service_rule, "Name of services that do not name themselves, by the executable's path or a pattern: '/usr/lib/postgresql/*=orders-db'; may be repeated, the first that matches counts.", "PATH=NAME", is_list=True, option="service-name"),
+    Setting("unknown_service", parse_boolean, "Call a service without a name unknown_service:<executable>, as SDKs do, instead of <executable>."),
     Setting("string_limit", parse_string_limit, "Bytes of a path that are kept, 128 to 4096.", "BYTES", "256"),
     Setting("benign_errors", BenignErrors, "Failures that are no errors: ERRNO or GLOB:ERRNO.", "LIST", BENIGN_ERRORS),
     Setting("trace_structure", one_of("auto", "tree", "window", "flat"), "One trace of the command and all its processes; a trace for each process and window of time; or one for each call.", "KIND", "tree; with --max-rate, and for attach: window"),

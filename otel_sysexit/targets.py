@@ -86,6 +86,31 @@ def parse_exe(text: str) -> bytes:
     return glob
 
 
+@dataclass(frozen=True, slots=True)
+class ServiceRule:
+    """What a service is called whose executable has a path such as this."""
+
+    glob: bytes
+    name: str
+
+    def matches(self, path: str) -> bool:
+        """Whether an executable's *path* is such a one."""
+        return glob_matches(self.glob, os.fsencode(path))
+
+
+def parse_service_rule(text: str) -> ServiceRule:
+    """
+    Return what `PATH=NAME` says: the path, or a glob for it as of `parse_exe`, and a name.
+
+    Raises:
+        ValueError: it is written in another way.
+    """
+    path, is_pair, name = text.rpartition("=")
+    if not is_pair or not name.strip():
+        raise ValueError(f"{text!r} is not PATH=NAME")
+    return ServiceRule(parse_exe(path.strip()), name.strip())
+
+
 def parse_uid(text: str) -> int:
     """Return a user's id, given as such or as the name; raises ValueError."""
     if text.isascii() and text.isdigit():

@@ -14,6 +14,7 @@ from typing import Final
 from otel_sysexit.calls import Calls
 from otel_sysexit.config import Config
 from otel_sysexit.otlp.request import Request
+from otel_sysexit.otlp.resources import rules_of
 from otel_sysexit.otlp.spans import REQUEST_BYTES_MAX, SpanEncoder
 from otel_sysexit.otlp.transport import NOT_SENT, Answer, Transport
 from otel_sysexit.traces import Placement, Span
@@ -178,7 +179,7 @@ class Exporter:
         self.log_records.lose_unsent(reason)
 
     def _work(self) -> None:
-        encoder = SpanEncoder(self._config.resource_attributes, self._config.trace_context)
+        encoder = SpanEncoder(rules_of(self._config), self._config.trace_context)
         reason = bug = ""
         try:
             self._transport = self._make_transport()

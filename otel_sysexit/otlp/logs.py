@@ -20,9 +20,10 @@ from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 
 from otel_sysexit import __version__
 from otel_sysexit import attributes as names
+from otel_sysexit.attributes import AttributeSelection
 from otel_sysexit.identity import Image
 from otel_sysexit.otlp.request import Request, Signal
-from otel_sysexit.otlp.resources import encode_resource, iso_8601, key_value
+from otel_sysexit.otlp.resources import ResourceRules, encode_resource, iso_8601, key_value
 from otel_sysexit.stuck import CallInFlight
 
 _REQUEST_BYTES_MAX: Final = 128 << 10
@@ -32,7 +33,7 @@ _PIECE_RECORDS_MAX: Final = 100
 
 
 def encode_in_flight(
-    calls: Sequence[CallInFlight], now_unix_ns: int, extra: Mapping[str, str], *, is_stuck: bool
+    calls: Sequence[CallInFlight], now_unix_ns: int, rules: ResourceRules, *, is_stuck: bool
 ) -> Iterator[Request]:
     """
     Yield requests of about 128 KiB at most.
@@ -40,15 +41,17 @@ def encode_in_flight(
     Args:
         calls: What to report.
         now_unix_ns: When they were in flight.
-        extra: The agent's own OTEL_RESOURCE_ATTRIBUTES, as for spans.
+        rules: As for spans.
         is_stuck: Whether they take too long, which is a warning, or were asked for.
     """
     severity = SEVERITY_NUMBER_WARN if is_stuck else SEVERITY_NUMBER_INFO
     records: dict[Image, list[LogRecord]] = {}
     for call in calls:
-        records.setdefault(call.thread.image, []).append(_log_record(call, now_unix_ns, severity))
+        records.setdefault(call.thread.image, []).append(
+            _log_record(call, now_unix_ns, severity, rules.attributes)
+        )
     request, size, count = ExportLogsServiceRequest(), 0, 0
-    for piece in _pieces(records, extra):
+    for piece in _pieces(records, rules):
         if count and size + piece.ByteSize() > _REQUEST_BYTES_MAX:
             yield Request(request.SerializeToString(), Signal.LOGS, log_records=count)
             request, size, count = ExportLogsServiceRequest(), 0, 0
@@ -59,10 +62,10 @@ def encode_in_flight(
         yield Request(request.SerializeToString(), Signal.LOGS, log_records=count)
 
 
-def _pieces(records: Mapping[Image, Sequence[LogRecord]], extra: Mapping[str, str]) -> Iterator[ResourceLogs]:
+def _pieces(records: Mapping[Image, Sequence[LogRecord]], rules: ResourceRules) -> Iterator[ResourceLogs]:
     """Yield the records of each program behind its Resource, not too many at a time."""
     for image, all_of_image in records.items():
-        resource = Resource.FromString(encode_resource(image, extra))
+        resource = Resource.FromString(encode_resource(image, rules))
         for first in range(0, len(all_of_image), _PIECE_RECORDS_MAX):
             below = ScopeLogs(
                 scope=InstrumentationScope(name="otel_sysexit", version=__version__),
@@ -72,7 +75,9 @@ def _pieces(records: Mapping[Image, Sequence[LogRecord]], extra: Mapping[str, st
             yield ResourceLogs(resource=resource, scope_logs=[below], schema_url=names.SCHEMA_URL)
 
 
-def _log_record(call: CallInFlight, now_unix_ns: int, severity: int) -> LogRecord:
+def _log_record(
+    call: CallInFlight, now_unix_ns: int, severity: int, selection: AttributeSelection
+) -> LogRecord:
     found: dict[str, str | int | float] = {
         names.SYSCALL_NAME: call.kind.name,
         names.SYSCALL_NUMBER: call.kind.number,
@@ -90,5 +95,5 @@ def _log_record(call: CallInFlight, now_unix_ns: int, severity: int) -> LogRecor
         severity_number=severity,  # type: ignore[arg-type]  # protobuf's stubs have a class for each enumeration
         event_name=names.CALL_IN_FLIGHT.name,
         body=AnyValue(string_value=call.line()),
-        attributes=[key_value(key, value) for key, value in found.items()],
+        attributes=[key_value(key, value) for key, value in found.items() if selection.has(key)],
     )

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from opentelemetry.proto.trace.v1 import trace_pb2
 
+from otel_sysexit.attributes import AttributeSelection
 from otel_sysexit.otlp.resources import key_value
 from otel_sysexit.otlp.stamp import Chosen, Column, Mark, Stamp, Stamps, encode_fixed, random_mark
 from otel_sysexit.traces import OWN_TRACE_FLAGS, Span
@@ -50,7 +51,9 @@ class Prepared(NamedTuple):
 class OtherSpans:
     """Makes spans that are no calls; keeps the templates."""
 
-    def __init__(self) -> None:
+    def __init__(self, selection: AttributeSelection) -> None:
+        """Have no templates yet; attributes that *selection* has not are left out."""
+        self._selection = selection
         self._stamps = Stamps(len(_COLUMNS))
 
     def prepare(self, spans: Sequence[Span]) -> Prepared:
@@ -66,9 +69,11 @@ class OtherSpans:
                 which[index] = row = rows.setdefault(_kind(span), len(rows))
                 if row == len(examples):
                     examples.append(span)
-        messages, places = self._stamps.find(list(rows), lambda kind: _make_stamp(examples[rows[kind]]))
+        messages, places = self._stamps.find(
+            list(rows), lambda kind: _make_stamp(examples[rows[kind]], self._selection)
+        )
         which[alone] = len(messages) + np.arange(len(alone))
-        messages += [_serialize(spans[index]) for index in alone]
+        messages += [_serialize(spans[index], self._selection) for index in alone]
         places = np.concatenate((places, np.zeros((len(alone), *places.shape[1:]), np.int64)))
         return Prepared(Chosen(messages, places), which, _columns(spans))
 
@@ -102,7 +107,7 @@ def _columns(spans: Sequence[Span]) -> list[Column]:
     ]
 
 
-def _make_stamp(span: Span) -> Stamp:
+def _make_stamp(span: Span, selection: AttributeSelection) -> Stamp:
     """Return the template of spans like *span*."""
     trace_id = random_mark(16)
     span_id, start, end = (random_mark(8) for _ in range(3))
@@ -118,7 +123,9 @@ def _make_stamp(span: Span) -> Stamp:
         start_unix_ns=int.from_bytes(start, "little"),
         end_unix_ns=int.from_bytes(end, "little"),
     )
-    return Stamp(_serialize(marked), {name: Mark(mark, len(mark)) for name, mark in marks.items()}, _COLUMNS)
+    return Stamp(
+        _serialize(marked, selection), {name: Mark(mark, len(mark)) for name, mark in marks.items()}, _COLUMNS
+    )
 
 
 def span_flags(trace_flags: int, *, is_remote: bool) -> int:
@@ -126,7 +133,7 @@ def span_flags(trace_flags: int, *, is_remote: bool) -> int:
     return trace_flags | _IS_REMOTE_KNOWN | (_IS_REMOTE if is_remote else 0)
 
 
-def _serialize(span: Span) -> bytes:
+def _serialize(span: Span, selection: AttributeSelection) -> bytes:
     """Return *span* as the `spans` field of a ScopeSpans."""
     message = trace_pb2.Span(
         trace_id=span.trace_id,
@@ -138,7 +145,7 @@ def _serialize(span: Span) -> bytes:
         kind=trace_pb2.Span.SPAN_KIND_INTERNAL,
         start_time_unix_nano=span.start_unix_ns,
         end_time_unix_nano=span.end_unix_ns,
-        attributes=[key_value(key, value) for key, value in span.attributes.items()],
+        attributes=[key_value(key, value) for key, value in span.attributes.items() if selection.has(key)],
     )
     for link in span.links:
         message.links.add(

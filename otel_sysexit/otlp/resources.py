@@ -2,7 +2,8 @@
 
 import platform
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -14,7 +15,10 @@ from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 
 from otel_sysexit import __version__
 from otel_sysexit import attributes as names
+from otel_sysexit.attributes import DEFAULT_ATTRIBUTES, AttributeSelection
+from otel_sysexit.config import Config
 from otel_sysexit.identity import Image, Process, Value
+from otel_sysexit.targets import ServiceRule
 
 _GO_ARCHITECTURES: Final = {"x86_64": "amd64", "aarch64": "arm64"}
 _INSTANCE_NAMESPACE: Final = UUID("4d63009a-8d0f-11ee-aad7-4c796ed8e320")
@@ -57,24 +61,40 @@ def host_attributes() -> Mapping[str, str]:
     return {key: value for key, value in found.items() if value}
 
 
-def image_attributes(image: Image, extra: Mapping[str, str]) -> dict[str, Value]:
-    """
-    Return the Resource attributes of *image*.
+@dataclass(frozen=True, slots=True)
+class ResourceRules:
+    """What the user wants of Resources."""
 
-    Args:
-        image: Who was observed.
-        extra: The agent's own OTEL_RESOURCE_ATTRIBUTES: lowest priority, never service.*, never over what was observed.
-    """
+    extra: Mapping[str, str] = field(default_factory=dict)
+    """The agent's own OTEL_RESOURCE_ATTRIBUTES: lowest priority, never service.*, never over what was observed."""
+    attributes: AttributeSelection = DEFAULT_ATTRIBUTES
+    service_rules: Sequence[ServiceRule] = ()
+    """Names of services by executable, the first that matches counts."""
+    is_unknown_service: bool = False
+    """Whether a service without a name is called as SDKs call it: `unknown_service:nginx`."""
+
+
+DEFAULT_RULES: Final = ResourceRules()
+
+
+def rules_of(config: Config) -> ResourceRules:
+    """Return what was asked for."""
+    return ResourceRules(
+        config.resource_attributes, config.attributes, config.service_rules, config.unknown_service
+    )
+
+
+def image_attributes(image: Image, rules: ResourceRules) -> dict[str, Value]:
+    """Return the Resource attributes of *image*."""
     process = image.process
-    given = {key: value for key, value in extra.items() if not key.startswith("service.")}
+    given = {key: value for key, value in rules.extra.items() if not key.startswith("service.")}
     found: dict[str, Value] = {
         key: value
         for key, value in {**given, **image.environment_attributes, **image.context_attributes}.items()
         if not key.startswith(_OBSERVED)
     }
     found.setdefault(names.SERVICE_INSTANCE_ID, instance_id(process))
-    published = image.context_attributes.get(names.SERVICE_NAME)
-    found[names.SERVICE_NAME] = published or image.service_name or image.executable_name
+    found[names.SERVICE_NAME] = _service_name(image, rules)
     found[names.PROCESS_PID] = process.pid
     found[names.PROCESS_CREATION_TIME] = iso_8601(process.start_unix_ns)
     if process.parent_pid is not None:
@@ -85,6 +105,7 @@ def image_attributes(image: Image, extra: Mapping[str, str]) -> dict[str, Value]
         names.PROCESS_COMMAND: image.command,
         names.PROCESS_COMMAND_ARGS: image.command_args,
         names.PROCESS_OWNER: image.owner,
+        names.PROCESS_LINUX_CGROUP: image.cgroup_line,
         names.CONTAINER_ID: image.container_id,
         names.K8S_POD_UID: image.pod_uid,
     }
@@ -95,7 +116,19 @@ def image_attributes(image: Image, extra: Mapping[str, str]) -> dict[str, Value]
         found[names.PROCESS_REAL_USER_ID] = image.real_user_id
     if process.vpid and process.vpid != process.pid:
         found[names.PROCESS_VPID] = process.vpid
-    return found | dict(host_attributes())
+    found |= host_attributes()
+    return {key: value for key, value in found.items() if rules.attributes.has(key)}
+
+
+def _service_name(image: Image, rules: ResourceRules) -> Value:
+    """Return what it says itself, in the order of docs/attributes.md; else what the user says of it, else what runs."""
+    said = image.context_attributes.get(names.SERVICE_NAME) or image.service_name
+    if said:
+        return said
+    for rule in rules.service_rules:
+        if rule.matches(image.executable_path or ""):
+            return rule.name
+    return f"unknown_service:{image.executable_name}" if rules.is_unknown_service else image.executable_name
 
 
 def instance_id(process: Process) -> str:
@@ -119,9 +152,9 @@ def iso_8601(unix_ns: int) -> str:
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{ns:09d}Z"
 
 
-def encode_resource(image: Image, extra: Mapping[str, str]) -> bytes:
+def encode_resource(image: Image, rules: ResourceRules) -> bytes:
     """Return the serialized Resource of *image*."""
-    found = image_attributes(image, extra)
+    found = image_attributes(image, rules)
     return Resource(
         attributes=[key_value(key, _with_valid_text(value)) for key, value in found.items()]
     ).SerializeToString()

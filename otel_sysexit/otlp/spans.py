@@ -6,7 +6,7 @@ ResourceSpans for each program in a process. Templates of calls are laid out in 
 ready-made Resources (layout.py), and stamped (stamp.py), all of a batch at once; so the cost hardly grows with processes.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final, NamedTuple
 from weakref import finalize
 
@@ -14,15 +14,14 @@ import numpy as np
 import numpy.typing as npt
 from opentelemetry.proto.trace.v1 import trace_pb2
 
-from otel_sysexit import attributes as names
-from otel_sysexit.addresses import Family
+from otel_sysexit.attributes import AttributeSelection
 from otel_sysexit.calls import Calls, Outcome
 from otel_sysexit.identity import Image
 from otel_sysexit.otlp.layout import lay_out, make_head
 from otel_sysexit.otlp.other_spans import OtherSpans, span_flags
 from otel_sysexit.otlp.request import Request
-from otel_sysexit.otlp.resources import encode_resource, key_value
-from otel_sysexit.otlp.shapes import FileText, Shape, distinct, pack_shapes, unpack_shape
+from otel_sysexit.otlp.resources import DEFAULT_RULES, ResourceRules, encode_resource
+from otel_sysexit.otlp.shapes import Shape, distinct, pack_shapes, unpack_shape
 from otel_sysexit.otlp.stamp import (
     VARINT_WIDTH,
     Chosen,
@@ -33,13 +32,13 @@ from otel_sysexit.otlp.stamp import (
     Stamps,
     encode_fixed,
     encode_varints,
-    marked_number,
     random_mark,
     write_columns,
 )
+from otel_sysexit.otlp.templates import PORT_WIDTH, TID_WIDTH, make_template
 from otel_sysexit.propagation import TraceContext
 from otel_sysexit.sampling import Thresholds, trace_state
-from otel_sysexit.syscalls import Kind, errno_name
+from otel_sysexit.syscalls import Kind
 from otel_sysexit.texts import Texts
 from otel_sysexit.traces import OWN_TRACE_FLAGS, SAMPLED, Owner, Placement, Span
 
@@ -50,11 +49,7 @@ _COLUMNS: Final = (
     *("arg0", "arg1", "arg2", "arg3", "arg4", "arg5", "path0", "path1", "file0", "file1"),
     *("address", "port", "threshold", "probability"),
 )
-_TID_WIDTH: Final = 5
-_PORT_WIDTH: Final = 3
 _NAME_WIDTH: Final = 63
-_CALLS_WITH_OWN_ADDRESS: Final = frozenset({"bind", "getsockname"})
-_HAS_VALUE: Final = (Outcome.SUCCEEDED, Outcome.FAILED, Outcome.BENIGN)
 
 
 class _ThreadNames(NamedTuple):
@@ -71,18 +66,18 @@ class _ThreadNames(NamedTuple):
 class SpanEncoder:
     """Encodes batches; keeps templates and Resources it made before."""
 
-    def __init__(self, resource_attributes: Mapping[str, str], starter: TraceContext | None = None) -> None:
+    def __init__(self, rules: ResourceRules = DEFAULT_RULES, starter: TraceContext | None = None) -> None:
         """
         Make nothing yet.
 
         Args:
-            resource_attributes: Of the agent's own environment, added to every Resource with the lowest priority.
+            rules: What Resources are to have; their selection of attributes is that of spans, too.
             starter: What calls in the trace of who started the command have of it.
         """
-        self._extra = resource_attributes
+        self._rules = rules
         self._starter = starter
         self._stamps = Stamps(len(_COLUMNS))
-        self._other_spans = OtherSpans()
+        self._other_spans = OtherSpans(rules.attributes)
         self._heads: dict[int, bytes] = {}
         """What stands before the spans of a program, by the id() of its image, as long as that exists."""
 
@@ -135,7 +130,7 @@ class SpanEncoder:
         if not all(heads):
             for row in [row for row, head in enumerate(heads) if not head]:
                 image = images[row]
-                heads[row] = known[id(image)] = make_head(encode_resource(image, self._extra))
+                heads[row] = known[id(image)] = make_head(encode_resource(image, self._rules))
                 finalize(image, known.pop, id(image)).atexit = False
         return heads
 
@@ -160,7 +155,7 @@ class SpanEncoder:
     def _make_stamp(self, shape: Shape, calls: Calls) -> Stamp:
         texts = calls.argument_texts[shape.argument_text]
         starter = self._starter if shape.owner == Owner.STARTER else None
-        return _make_stamp(shape, calls.kinds[shape.kind], texts, starter)
+        return _make_stamp(shape, calls.kinds[shape.kind], texts, starter, self._rules.attributes)
 
 
 def _thread_names(calls: Calls) -> _ThreadNames:
@@ -198,7 +193,7 @@ def _columns(
         lambda rows: encode_fixed(placement.parent_span_id[placement.context[rows]]),
         lambda rows: encode_fixed(calls.start_unix_ns[rows]),
         lambda rows: encode_fixed(calls.start_unix_ns[rows] + calls.duration_ns[rows]),
-        number(calls.tid, _TID_WIDTH),
+        number(calls.tid, TID_WIDTH),
         lambda rows: thread_names.text.take(thread_names.row[calls.thread[rows]], axis=0),
         number(calls.ret),
         *(number(calls.args[:, index]) for index in range(6)),
@@ -207,19 +202,23 @@ def _columns(
         text(calls.files, calls.file_row[:, 0]),
         text(calls.files, calls.file_row[:, 1]),
         text(addresses.texts, calls.address_row),
-        lambda rows: encode_varints(addresses.port[calls.address_row[rows]], _PORT_WIDTH),
+        lambda rows: encode_varints(addresses.port[calls.address_row[rows]], PORT_WIDTH),
         lambda rows: thresholds.text.take(thresholds.row[rows], axis=0),
         lambda rows: encode_fixed(thresholds.probability[thresholds.row[rows]].view(np.uint64)),
     ]
 
 
 def _make_stamp(
-    shape: Shape, kind: Kind, argument_texts: tuple[str | None, ...], starter: TraceContext | None
+    shape: Shape,
+    kind: Kind,
+    argument_texts: tuple[str | None, ...],
+    starter: TraceContext | None,
+    selection: AttributeSelection,
 ) -> Stamp:
     """Serialize one span of *shape* with marks where calls differ; *starter*: of the command, where they are in that trace."""
     trace_id, span_id, parent_span_id = random_mark(16), random_mark(8), random_mark(8)
     start, end = random_mark(8), random_mark(8)
-    outcome = Outcome(shape.outcome)
+    template = make_template(shape, kind, argument_texts, selection)
     span = trace_pb2.Span(
         trace_id=trace_id,
         span_id=span_id,
@@ -230,46 +229,20 @@ def _make_stamp(
         kind=trace_pb2.Span.SPAN_KIND_INTERNAL,
         start_time_unix_nano=int.from_bytes(start, "little"),
         end_time_unix_nano=int.from_bytes(end, "little"),
+        attributes=template.attributes,
     )
-    marks = {
+    if shape.outcome == Outcome.FAILED:
+        span.status.code = trace_pb2.Status.STATUS_CODE_ERROR
+    marks = template.marks | {
         "trace_id": Mark(trace_id, 16),
         "span_id": Mark(span_id, 8),
         "start": Mark(start, 8),
         "end": Mark(end, 8),
     }
-
     if not shape.is_root:
         marks["parent_span_id"] = Mark(parent_span_id, 8)
     if shape.threshold_length:
         marks["threshold"] = Mark(span.trace_state.encode(), shape.threshold_length)
-
-    def add(key: str, value: str | float | bool) -> bytes:
-        attribute = key_value(key, value)
-        span.attributes.append(attribute)
-        return attribute.SerializeToString()
-
-    def add_number(key: str, column: str, width: int = VARINT_WIDTH) -> None:
-        marks[column] = Mark(add(key, marked_number(width)), width)
-
-    def add_text(key: str, column: str, length: int) -> None:
-        marks[column] = Mark(add(key, "x" * length), length)
-
-    add(names.SYSCALL_NAME, kind.name)
-    add(names.SYSCALL_NUMBER, kind.number)
-    add(names.SYSCALL_ABI, kind.abi.label)
-    add_number(names.THREAD_ID, "tid", _TID_WIDTH)
-    add_text(names.THREAD_NAME, "thread_name", shape.name_length)
-    if outcome in _HAS_VALUE:
-        add_number(names.SYSCALL_RETURN_VALUE, "ret")
-    if outcome == Outcome.FAILED:
-        span.status.code = trace_pb2.Status.STATUS_CODE_ERROR
-    if shape.threshold_length:
-        marks["probability"] = Mark(add(names.SAMPLING_PROBABILITY, 0.5), 8)
-    for key, value in _constants(shape, kind).items():
-        add(key, value)
-    adder = _Adder(add, add_number, add_text)
-    _add_arguments(shape, kind, argument_texts, adder)
-    _add_address(shape, kind, adder)
     return Stamp(trace_pb2.ScopeSpans(spans=[span]).SerializeToString(), marks, _COLUMNS)
 
 
@@ -278,72 +251,3 @@ def _trace_flags(shape: Shape, starter: TraceContext | None) -> int:
     if starter is not None:
         return starter.trace_flags
     return SAMPLED if shape.owner == Owner.APPLICATION else OWN_TRACE_FLAGS
-
-
-def _constants(shape: Shape, kind: Kind) -> dict[str, str | int | bool]:
-    """Return the attributes that all calls of *shape* share, for those that did not plainly succeed."""
-    found: dict[str, str | int | bool] = {}
-    if shape.errno:
-        found[names.SYSCALL_ERRNO] = shape.errno
-    if shape.outcome == Outcome.FAILED:
-        found[names.ERROR_TYPE] = errno_name(shape.errno)
-    if shape.outcome == Outcome.INTERRUPTED:
-        found[names.SYSCALL_INTERRUPTED] = True
-    if kind.restarts:
-        found[names.SYSCALL_RESTARTS] = kind.restarts
-    if not shape.is_executed:
-        found[names.SYSCALL_EXECUTED] = False
-    if shape.is_cut:
-        found[names.SYSCALL_TRUNCATED] = True
-    if shape.family == Family.UNIX:
-        found[names.NETWORK_TRANSPORT] = "unix"
-    elif shape.family:
-        found[names.NETWORK_TYPE] = "ipv4" if shape.family == Family.IPV4 else "ipv6"
-    return found
-
-
-class _Adder(NamedTuple):
-    """Adds attributes to a template."""
-
-    constant: Callable[[str, str], bytes]
-    number: Callable[..., None]
-    """Of a key, a column and, if it is not that of any number, a width."""
-    text: Callable[[str, str, int], None]
-    """Of a key, a column and a length."""
-
-
-def _add_arguments(shape: Shape, kind: Kind, texts: tuple[str | None, ...], add: _Adder) -> None:
-    """Add `file.path` and the arguments: by *texts* where there is one, paths as text where they were read, else as numbers."""
-    paths = [argument for argument in kind.arguments if argument.is_path]
-    # A path that is empty means the descriptor (AT_EMPTY_PATH); one that could not be read may mean anything.
-    is_path_empty = shape.has_first_path and not shape.first_path_length
-    is_file_by_descriptor = shape.first_file == FileText.PATH and (is_path_empty or not paths)
-    if shape.has_first_path and not is_file_by_descriptor:
-        add.text(names.FILE_PATH, "path0", shape.first_path_length)
-    if shape.has_second_path:
-        add.text(names.SYSCALL_ARGUMENT + paths[1].name, "path1", shape.second_path_length)
-    files = ((shape.first_file, shape.first_file_length), (shape.second_file, shape.second_file_length))
-    for index, ((file, length), argument) in enumerate(zip(files, kind.descriptors, strict=False)):
-        if index == 0 and is_file_by_descriptor:
-            add.text(names.FILE_PATH, "file0", length)
-        elif file != FileText.NONE:
-            add.text(names.SYSCALL_DESCRIPTOR + argument.name, f"file{index}", length)
-    if not shape.has_args:
-        return
-    as_path = paths[: shape.has_first_path] + (paths[1:2] if shape.has_second_path else [])
-    for index, (argument, text) in enumerate(zip(kind.arguments, texts, strict=False)):
-        if text is not None:
-            add.constant(names.SYSCALL_ARGUMENT + argument.name, text)
-        elif argument not in as_path:
-            add.number(names.SYSCALL_ARGUMENT + argument.name, f"arg{index}")
-
-
-def _add_address(shape: Shape, kind: Kind, add: _Adder) -> None:
-    """Add the socket address: the caller's own one or that of the other end."""
-    if not shape.family:
-        return
-    is_local = kind.name in _CALLS_WITH_OWN_ADDRESS
-    key = names.NETWORK_LOCAL_ADDRESS if is_local else names.NETWORK_PEER_ADDRESS
-    add.text(key, "address", shape.address_length)
-    if shape.family != Family.UNIX:
-        add.number(names.NETWORK_LOCAL_PORT if is_local else names.NETWORK_PEER_PORT, "port", _PORT_WIDTH)

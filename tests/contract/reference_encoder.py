@@ -327,6 +327,7 @@ def _resource_attributes(
         "process.executable.path": image.executable_path,
         "process.command": image.command,
         "process.command_args": image.command_args or None,
+        "process.linux.cgroup": image.cgroup_line,
         "process.owner": image.owner,
         "process.user.id": image.user_id,
         "process.real_user.id": None if image.real_user_id == image.user_id else image.real_user_id,

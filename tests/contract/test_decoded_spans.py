@@ -53,7 +53,7 @@ def encode(calls: Calls) -> ExportTraceServiceRequest:
         calls, thread=np.zeros(count, np.uint32), threads=[Thread(7, "worker", process.image)] * count
     )
     placement = Windows().place(calls)
-    (request,) = SpanEncoder({}).encode(calls, placement, [])
+    (request,) = SpanEncoder().encode(calls, placement, [])
     message = ExportTraceServiceRequest.FromString(request.body)
     reference = reference_encoder.encode(calls, placement, [], {})
 

@@ -12,6 +12,7 @@ import pytest
 
 from otel_sysexit import selections, syscalls, targets
 from otel_sysexit.addresses import SOCKADDR_BYTES_MAX
+from otel_sysexit.attributes import AttributeSelection
 from otel_sysexit.cgroups import Cgroup
 from otel_sysexit.cli import make_request
 from otel_sysexit.config import Config
@@ -295,7 +296,7 @@ def everything_asked_for() -> list[Request]:
         min_duration=durations,
         keep_slow=durations,
         keep_errors=True,
-        command_args=True,
+        attributes=AttributeSelection((("process.command_args", True),)),
         sample=0.5,
     )
     criteria = targets.Criteria(

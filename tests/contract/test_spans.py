@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from dataclasses import replace
+from fnmatch import fnmatchcase
 
 import numpy as np
 import pytest
@@ -13,8 +14,10 @@ from opentelemetry.proto.trace.v1 import trace_pb2
 
 from otel_sysexit import attributes, syscalls
 from otel_sysexit.addresses import Family
+from otel_sysexit.attributes import AttributeSelection
 from otel_sysexit.calls import Calls, Outcome
 from otel_sysexit.identity import Image, Thread
+from otel_sysexit.otlp.resources import ResourceRules
 from otel_sysexit.otlp.spans import SpanEncoder
 from otel_sysexit.propagation import TraceContext
 from otel_sysexit.syscalls import Abi
@@ -25,6 +28,7 @@ AGENT_ATTRIBUTES = {
     "service.version": "never: it is the agent's own",
     "process.pid": "never: it was observed",
 }
+RULES = ResourceRules(AGENT_ATTRIBUTES, AttributeSelection((("*", True),)))
 SERVER = make_process(4242, "nginx", make_process(1, "init"), vpid=7, start_ticks=99)
 SERVER.image = Image(
     SERVER,
@@ -43,6 +47,7 @@ SERVER.image = Image(
         "container.id": "never",
     },
     context_attributes={"service.name": "shop-api", "service.version": "4", "process.pid": 0},
+    cgroup_line="0::/system.slice/nginx.service",
     container_id="7be92808767a667f35c8505cbf40d14e931ef6db5b0210329cf193b15ba9d605",
     pod_uid="05869489-8c7f-45dc-9abd-1b1620787bb1",
 )
@@ -222,7 +227,7 @@ def make_spans() -> list[Span]:
 @pytest.fixture(scope="module")
 def request_of_ours() -> ExportTraceServiceRequest:
     """The batch, encoded by the product and decoded by the official classes."""
-    (request,) = SpanEncoder(AGENT_ATTRIBUTES, JOINED).encode(*make_batch())
+    (request,) = SpanEncoder(RULES, JOINED).encode(*make_batch())
     return ExportTraceServiceRequest.FromString(request.body)
 
 
@@ -233,12 +238,17 @@ def spans_of(request: ExportTraceServiceRequest) -> list:
     ]
 
 
-def attribute_names(request: ExportTraceServiceRequest) -> set[str]:
-    """Return the names of all attributes of a request, those of arguments under one."""
+def attributed(request: ExportTraceServiceRequest) -> list:
+    """Return everything of a request that has attributes: Resources, spans and links."""
     messages = [found.resource for found in request.resource_spans]
     for span in spans_of(request):
         messages += [span, *span.links]
-    keys = {attribute.key for message in messages for attribute in message.attributes}
+    return messages
+
+
+def attribute_names(request: ExportTraceServiceRequest) -> set[str]:
+    """Return the names of all attributes of a request, those of arguments under one."""
+    keys = {attribute.key for message in attributed(request) for attribute in message.attributes}
     return {
         re.sub(r"^(syscall\.(argument|descriptor)|otel_sysexit\.window\.call_count)\..*", r"\1.<name>", key)
         for key in keys
@@ -258,6 +268,38 @@ def test_the_batch_has_every_attribute(request_of_ours):
     known = {one.name for one in attributes.ATTRIBUTES if one.level != "log"}
 
     assert attribute_names(request_of_ours) - given == known
+
+
+@pytest.mark.parametrize(
+    "off",
+    [
+        "process.owner",
+        "host.*",
+        "thread.*",
+        "syscall.argument.*",
+        "syscall.sampling.probability",
+        "network.*",
+        "otel_sysexit.*",
+    ],
+)
+def test_what_is_switched_off_is_nowhere(request_of_ours, off):
+    """Without some attributes everything else is the same: in Resources, spans of calls and others, and links."""
+    rules = replace(RULES, attributes=AttributeSelection((("*", True), (off, False))))
+    (request,) = SpanEncoder(rules, JOINED).encode(*make_batch())
+    expected = ExportTraceServiceRequest.FromString(request_of_ours.SerializeToString())
+    for message in attributed(expected):
+        kept = [one for one in message.attributes if not is_off(one.key, off)]
+        del message.attributes[:]
+        message.attributes.extend(kept)
+
+    ours = reference_encoder.merge([ExportTraceServiceRequest.FromString(request.body)])
+    assert ours == reference_encoder.merge([expected])
+    assert expected != reference_encoder.merge([request_of_ours])
+
+
+def is_off(name: str, pattern: str) -> bool:
+    """Whether a pattern takes an attribute away; a link's type is always there."""
+    return fnmatchcase(name, pattern) and name != "otel_sysexit.link.type"
 
 
 def test_the_batch_has_every_outcome():
@@ -282,7 +324,7 @@ def test_every_known_call_is_encoded_alike(is_known):
     calls = make_calls(*made)
     ours = [
         ExportTraceServiceRequest.FromString(part.body)
-        for part in SpanEncoder({}).encode(calls, place_together(calls), [])
+        for part in SpanEncoder().encode(calls, place_together(calls), [])
     ]
     reference = reference_encoder.encode(calls, place_together(calls), [], {})
 
@@ -474,4 +516,4 @@ def test_an_empty_batch_makes_no_request():
         np.empty(0, np.uint64), np.empty(0, np.uint32), np.empty((0, 16), np.uint8), np.empty(0, np.uint64)
     )
 
-    assert list(SpanEncoder({}).encode(calls, nowhere, [])) == []
+    assert list(SpanEncoder().encode(calls, nowhere, [])) == []

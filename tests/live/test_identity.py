@@ -69,6 +69,38 @@ def test_a_set_user_id_program_has_two_users(run_traced, tmp_path):
     assert (found["process.user.id"], found["process.real_user.id"]) == (NOBODY, 0)
 
 
+def test_a_cgroup_is_told_if_asked_for(run_traced):
+    """The line of /proc/PID/cgroup, of a program that was gone long before anybody could have read it."""
+    lines = Path("/proc/self/cgroup").read_text().splitlines()
+    controllers = main_hierarchy(read_mounts())
+    (expected,) = [line for line in lines if line.split(":")[1] == controllers]
+    run = run_traced("/bin/true", options=("--attributes", "process.linux.cgroup=on"))
+
+    assert resource_of(run, "true")["process.linux.cgroup"] == expected
+    assert "process.linux.cgroup" not in resource_of(run_traced("/bin/true"), "true")
+
+
+def test_attributes_can_be_switched_off(run_traced):
+    """Of Resources and of calls, and nothing else is lost by it."""
+    run = run_traced("/bin/true", options=("--attributes", "process.owner=off,host.*=off,thread.name=off"))
+    found = resource_of(run, "true")
+
+    assert "process.user.id" in found
+    assert not [name for name in found if name.startswith("host.") or name == "process.owner"]
+    assert not [span for span in run.calls() if "thread.name" in span.attributes]
+
+
+def test_services_can_be_named(run_traced):
+    """By a rule for the executable; what has no rule is called after it, or as SDKs call it."""
+    true = shutil.which("true")
+    rule = ("--service-name", f"{os.path.realpath(true)}=truth", "--unknown-service")
+    run = run_traced("sh", "-c", f"{true}; :", options=rule)
+    names = {span.resource["process.executable.name"]: span.resource["service.name"] for span in run.calls()}
+    shell = Path(shutil.which("sh")).resolve().name
+
+    assert names == {shell: f"unknown_service:{shell}", "true": "truth"}
+
+
 @pytest.mark.each_kernel
 def test_a_process_in_a_pid_namespace_has_two_ids(run_traced):
     """process.pid is the host's, process.vpid the process's own: 1 for the first in its namespace."""

@@ -6,7 +6,9 @@ from hypothesis import strategies as st
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from property.strategies import KEYS, MadeBatch, batches, texts
 
+from otel_sysexit.attributes import AttributeSelection
 from otel_sysexit.otlp.request import Request
+from otel_sysexit.otlp.resources import ResourceRules
 from otel_sysexit.otlp.spans import SpanEncoder
 
 # What stands around the spans of one Resource: the scope, two schema URLs, keys and lengths.
@@ -15,7 +17,8 @@ ENVELOPE_BYTES = 200
 
 def encode(batch: MadeBatch, bytes_max: int, **resource_attributes: str) -> list[Request]:
     """Encode with a new encoder."""
-    encoder = SpanEncoder(resource_attributes)
+    rules = ResourceRules(resource_attributes, AttributeSelection((("*", True),)))
+    encoder = SpanEncoder(rules)
     return list(encoder.encode(batch.calls, batch.placement, batch.spans, bytes_max))
 
 
@@ -64,7 +67,7 @@ def test_a_request_has_its_size(batch, bytes_max):
 @given(batches(), batches())
 def test_an_encoder_has_no_memory_of_content(first, second):
     """What an encoder made before changes nothing in what it makes next."""
-    encoder = SpanEncoder({})
+    encoder = SpanEncoder(ResourceRules(attributes=AttributeSelection((("*", True),))))
     list(encoder.encode(first.calls, first.placement, first.spans))
     again = list(encoder.encode(second.calls, second.placement, second.spans))
 

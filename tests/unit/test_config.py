@@ -13,7 +13,7 @@ from otel_sysexit.errors import UsageError
 from otel_sysexit.selections import Durations, ErrnoSet, parse_selection
 from otel_sysexit.settings import SETTINGS, Args, Setting
 from otel_sysexit.syscalls import Abi
-from otel_sysexit.targets import Selectors
+from otel_sysexit.targets import Selectors, ServiceRule
 
 WHOLE_ENDPOINT = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"
 FILES = ("one.pem", "two.pem")
@@ -78,6 +78,17 @@ SAMPLES: dict[str, tuple[Sample, Sample, str]] = {
     "keep_slow": (Sample("10ms", Durations(10**7)), Sample("1s", Durations(10**9)), "read=1"),
     "args": (Sample("none", Args.NONE), Sample("Numbers", Args.NUMBERS), "some"),
     "command_args": (Sample("true", True), Sample("false", False), "y"),
+    "attributes": (
+        Sample("process.owner=off", (("process.owner", False),)),
+        Sample("host.*=OFF,process.linux.cgroup=on", (("host.*", False), ("process.linux.cgroup", True))),
+        "process.owner",
+    ),
+    "service_rules": (
+        Sample("/usr/bin/*=tools", [ServiceRule(b"/usr/bin/*", "tools")]),
+        Sample("*/a=b=c,*=d", [ServiceRule(b"*/a=b", "c"), ServiceRule(b"*", "d")]),
+        "nginx=edge",
+    ),
+    "unknown_service": (Sample("true", True), Sample("false", False), "nobody"),
     "string_limit": (Sample("128", 128), Sample("4096", 4096), "127"),
     "benign_errors": (Sample("EIO", [5]), Sample("EPERM,ENOENT", [1, 2]), "EWHAT"),
     "trace_structure": (Sample("flat", "flat"), Sample("Window", "window"), "star"),
@@ -116,6 +127,9 @@ DEFAULTS = {
     "keep_slow": None,
     "args": Args.DECODED,
     "command_args": False,
+    "attributes": (),
+    "service_rules": (),
+    "unknown_service": False,
     "string_limit": 256,
     "benign_errors": [4, 11, 114, 115],
     "trace_structure": "window",
@@ -162,6 +176,10 @@ def seen(found: Config, name: str) -> Any:
     """Return a value of a Config, to be compared."""
     if name == "no_follow":
         return not found.follows_children
+    if name == "command_args":
+        return found.has_command_args
+    if name == "attributes":
+        return found.attributes.switches
     kind = name.removeprefix("not_")
     if kind in SELECTORS:
         return getattr(found.chosen if kind == name else found.excluded, f"{kind}s")
@@ -188,7 +206,7 @@ def test_every_setting_has_samples():
     of_selectors = {f"{side}{name}" for side in ("", "not_") for name in SELECTORS}
 
     assert names == set(SAMPLES) == set(DEFAULTS)
-    assert names - of_selectors - {"no_follow"} <= set(Config.__slots__)
+    assert names - of_selectors - {"no_follow", "command_args"} <= set(Config.__slots__)
 
 
 def test_names_of_settings_are_unique():

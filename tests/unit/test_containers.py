@@ -6,7 +6,7 @@ import pytest
 from fake_proc import PF_EXITING, FakeProc
 
 from otel_sysexit.cgroups import Membership
-from otel_sysexit.containers import read_membership
+from otel_sysexit.containers import CgroupIndex, read_membership
 
 A = "7be92808767a667f35c8505cbf40d14e931ef6db5b0210329cf193b15ba9d605"
 B = "3f1c9d2b60a7e84d5f6ab01928374655aabbccddeeff00112233445566778899"
@@ -156,3 +156,21 @@ def test_who_is_not_with_us_is_not_in_our_container(inside):
 
     assert read_membership(5, inside.root) == Membership()
     assert read_membership(6, inside.root) == Membership(B)
+
+
+# --- the cgroup itself ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("controllers", ["", "memory"], ids=["v2", "v1"])
+def test_a_cgroup_is_told_as_proc_has_it(proc, tmp_path, controllers):
+    """Of a program that is gone by the number that the kernel side told, of others from /proc itself."""
+    proc.mount("cpu", tmp_path / "cpu")
+    proc.mount(controllers, tmp_path / "hierarchy")
+    (tmp_path / "hierarchy" / "shop").mkdir()
+    proc.add(5, cgroup=f"7:name=systemd:/user\n1:{controllers}:/shop")
+    index = CgroupIndex(controllers, proc.root)
+    inode = (tmp_path / "hierarchy" / "shop").stat().st_ino
+
+    assert index.line(inode, pid=6) == f"1:{controllers}:/shop"
+    assert index.line(0, pid=5) == f"1:{controllers}:/shop"
+    assert index.line(0, pid=6) is None

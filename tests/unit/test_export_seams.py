@@ -25,6 +25,7 @@ from otel_sysexit.otlp import export
 from otel_sysexit.otlp.export import Batch, Exporter
 from otel_sysexit.otlp.logs import encode_in_flight
 from otel_sysexit.otlp.request import Request, Signal
+from otel_sysexit.otlp.resources import ResourceRules
 from otel_sysexit.otlp.spans import SpanEncoder
 from otel_sysexit.otlp.transport import Transport, make_transport
 from otel_sysexit.stuck import CallInFlight
@@ -62,7 +63,7 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
 def request_of_calls() -> Request:
     """A request with three calls."""
     calls = make_calls(Made("getpid"), Made("openat", (-100, 1), -2), Made("read"))
-    (request,) = SpanEncoder({}).encode(calls, Tree().place(calls), [])
+    (request,) = SpanEncoder().encode(calls, Tree().place(calls), [])
     return request
 
 
@@ -200,7 +201,7 @@ def test_tls_trusts_nobody_else(protocol, certificates, request_of_calls):
     """Without the authority's certificate nothing is delivered, and the reason names TLS."""
     with (
         Receiver(protocol, tls=certificates) as receiver,
-        Sending(receiver.endpoint, protocol, timeout_ns="500ms") as transport,
+        Sending(receiver.endpoint, protocol, timeout_ns="2s") as transport,
     ):
         answer = transport.send(request_of_calls)
         assert not receiver.requests
@@ -221,7 +222,7 @@ def test_mutual_tls_shows_the_clients_certificate(protocol, certificates, reques
         with Sending(receiver.endpoint, protocol, **ours) as transport:
             assert transport.send(request_of_calls).is_delivered
         with Sending(
-            receiver.endpoint, protocol, certificate=ours["certificate"], timeout_ns="500ms"
+            receiver.endpoint, protocol, certificate=ours["certificate"], timeout_ns="2s"
         ) as stranger:
             assert not stranger.send(request_of_calls).is_delivered
 
@@ -419,7 +420,7 @@ def request_of_logs() -> Request:
     """A request with a log record."""
     (made,) = make_calls(Made("read")).threads
     call = CallInFlight(made, Kinds()[0], START_UNIX_NS, 31 * 10**9)
-    (request,) = encode_in_flight([call], START_UNIX_NS + 31 * 10**9, {}, is_stuck=True)
+    (request,) = encode_in_flight([call], START_UNIX_NS + 31 * 10**9, ResourceRules(), is_stuck=True)
     return request
 
 

@@ -17,6 +17,7 @@ from otel_sysexit.otlp.export import Batch, Exporter
 from otel_sysexit.otlp.jsonl import LINE_BYTES_MAX, JsonLinesFile
 from otel_sysexit.otlp.logs import encode_in_flight
 from otel_sysexit.otlp.request import Request
+from otel_sysexit.otlp.resources import ResourceRules
 from otel_sysexit.otlp.spans import SpanEncoder
 from otel_sysexit.otlp.transport import NOT_SENT, Answer
 from otel_sysexit.stuck import CallInFlight
@@ -39,7 +40,7 @@ def make_requests(*made: Made, bytes_max: int = LINE_BYTES_MAX) -> list[Request]
         calls = make_calls(*made)
         placement = windows.place(calls)
         windows.finish([], START_UNIX_NS)
-    return list(SpanEncoder({}).encode(calls, placement, windows.take_spans(), bytes_max))
+    return list(SpanEncoder().encode(calls, placement, windows.take_spans(), bytes_max))
 
 
 def write(path: Path, requests: list[Request]) -> None:
@@ -119,7 +120,7 @@ def test_log_records_are_lines_of_their_own(path):
     """A request of log records is one line beside those of spans, and means the same message."""
     thread = make_calls(Made("read")).threads[0]
     call = CallInFlight(thread, Kinds()[0], START_UNIX_NS, 1_500_000_000)
-    (request,) = encode_in_flight([call], START_UNIX_NS + 1_500_000_000, {}, is_stuck=True)
+    (request,) = encode_in_flight([call], START_UNIX_NS + 1_500_000_000, ResourceRules(), is_stuck=True)
     requests = make_requests(*MADE)
     write(path, [request, *requests])
     line = path.read_text().splitlines()[0]
@@ -142,7 +143,7 @@ def test_text_is_utf_8(path):
     tree = Tree()
     tree.end([process])
     calls = make_calls()
-    write(path, list(SpanEncoder({}).encode(calls, tree.place(calls), tree.take_spans())))
+    write(path, list(SpanEncoder().encode(calls, tree.place(calls), tree.take_spans())))
 
     assert "déjà vu".encode() in path.read_bytes()
 

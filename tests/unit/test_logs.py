@@ -8,14 +8,16 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 
 from otel_sysexit import attributes
+from otel_sysexit.attributes import AttributeSelection
 from otel_sysexit.identity import Image, Thread
 from otel_sysexit.otlp import logs
 from otel_sysexit.otlp.logs import encode_in_flight
 from otel_sysexit.otlp.request import Request, Signal
-from otel_sysexit.otlp.resources import image_attributes
+from otel_sysexit.otlp.resources import ResourceRules, image_attributes
 from otel_sysexit.stuck import CallInFlight
 from otel_sysexit.syscalls import Abi, Kind
 
+RULES = ResourceRules({"deployment.environment.name": "test"})
 NOW = START_UNIX_NS + 31_500_000_000
 
 
@@ -29,7 +31,7 @@ def make_call(image: Image | None = None, name: str = "fsync", **facts: object) 
 
 def encode(*calls: CallInFlight, is_stuck: bool = True) -> list[Request]:
     """Return the requests."""
-    return list(encode_in_flight(calls, NOW, {"deployment.environment.name": "test"}, is_stuck=is_stuck))
+    return list(encode_in_flight(calls, NOW, RULES, is_stuck=is_stuck))
 
 
 def decode(request: Request) -> ExportLogsServiceRequest:
@@ -88,11 +90,10 @@ def test_the_resource_is_the_programs():
         )
         for of_resource in decode(request).resource_logs
     ]
-    extra = {"deployment.environment.name": "test"}
 
     assert found == [
-        (image_attributes(postgres, extra), ["fsync", "read"]),
-        (image_attributes(worker, extra), ["fsync"]),
+        (image_attributes(postgres, RULES), ["fsync", "read"]),
+        (image_attributes(worker, RULES), ["fsync"]),
     ]
 
 
@@ -102,6 +103,18 @@ def test_a_restarted_call_is_an_attribute():
     (record,) = decode(request).resource_logs[0].scope_logs[0].log_records
 
     assert {one.key: value(one.value) for one in record.attributes}["syscall.restarts"] == "nanosleep"
+
+
+def test_what_is_switched_off_is_not_there():
+    """A selection of attributes counts for log records and their Resources, too."""
+    rules = ResourceRules(attributes=AttributeSelection((("thread.*", False), ("host.*", False))))
+    (request,) = encode_in_flight([make_call()], NOW, rules, is_stuck=True)
+    (of_resource,) = decode(request).resource_logs
+    (record,) = of_resource.scope_logs[0].log_records
+
+    names = {one.key for one in (*record.attributes, *of_resource.resource.attributes)}
+    assert {"syscall.name", "process.pid"} <= names
+    assert not [name for name in names if name.startswith(("thread.", "host."))]
 
 
 def test_nothing_in_flight_is_no_request():

@@ -186,7 +186,7 @@ def test_names_that_are_no_text_can_be_sent(tmp_path):
     calls = make_calls(Made("getpid", process=process))
     placement = windows.place(calls)
     windows.finish([], 0)
-    (request,) = SpanEncoder({}).encode(calls, placement, windows.take_spans())
+    (request,) = SpanEncoder().encode(calls, placement, windows.take_spans())
     (resource_spans,) = ExportTraceServiceRequest.FromString(request.body).resource_spans
     values = {each.key: each.value.string_value for each in resource_spans.resource.attributes}
 
