@@ -20,6 +20,8 @@ static __always_inline void read_process(struct task_record *record, u64 task)
 	READ(credentials, task, TASK_STRUCT_CRED);
 	READ(record->uid, credentials, CRED_UID);
 	READ(record->euid, credentials, CRED_EUID);
+	READ(record->gid, credentials, CRED_GID);
+	READ(record->egid, credentials, CRED_EGID);
 	READ(pid, leader, TASK_STRUCT_THREAD_PID);
 	READ(level, pid, PID_LEVEL);
 	READ(record->vpid, pid, PID_NUMBERS + UPID_SIZE * (u64)level);

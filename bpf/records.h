@@ -12,7 +12,7 @@
 
 #include <linux/types.h>
 
-#define RECORDS_VERSION 3
+#define RECORDS_VERSION 4
 
 /*
  * Longer strings are cut; set at compile time (--string-limit). One byte more is
@@ -163,6 +163,7 @@ enum task_kind {
  *  32  uid        36  wait_status  40  string_seq    44  string_cpu
  *  46  kind       47  is_last      48  comm[16]
  *  64  cgroup     72  euid         76  vpid
+ *  80  gid        84  egid
  */
 struct task_record {
 	__u64 time_ns;		/* CLOCK_BOOTTIME */
@@ -181,6 +182,8 @@ struct task_record {
 	__u64 cgroup;		/* inode number of its cgroup's directory; 0: not asked for */
 	__u32 euid;		/* effective user id */
 	__u32 vpid;		/* of the process, in its own pid namespace */
+	__u32 gid;		/* real group id */
+	__u32 egid;		/* effective group id */
 };
 
 /*
@@ -315,7 +318,7 @@ _Static_assert(sizeof(struct place) == 64, "a place fills a cache line");
 #endif
 _Static_assert(sizeof(struct span_context) == 24, "span_context has no holes");
 _Static_assert(sizeof(struct string_record) == 24 + STRING_SIZE, "string_record has no holes");
-_Static_assert(sizeof(struct task_record) == 80, "task_record has no holes");
+_Static_assert(sizeof(struct task_record) == 88, "task_record has no holes");
 _Static_assert(sizeof(struct selector_key) == 24, "selector_key has no holes");
 _Static_assert(sizeof(struct rate) == 24, "rate has no holes");
 

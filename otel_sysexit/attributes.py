@@ -49,6 +49,8 @@ PROCESS_COMMAND: Final = "process.command"
 PROCESS_OWNER: Final = "process.owner"
 PROCESS_USER_ID: Final = "process.user.id"
 PROCESS_REAL_USER_ID: Final = "process.real_user.id"
+PROCESS_GROUP_ID: Final = "otel_sysexit.process.group.id"
+PROCESS_REAL_GROUP_ID: Final = "otel_sysexit.process.real_group.id"
 PROCESS_VPID: Final = "process.vpid"
 SERVICE_INSTANCE_ID: Final = "service.instance.id"
 PROCESS_EXIT_CODE: Final = "process.exit.code"
@@ -107,6 +109,8 @@ ATTRIBUTES: Final = (
     Attribute(PROCESS_OWNER, "string", "resource", "Name of the effective user; the number as text where it has none.", "www-data"),
     Attribute(PROCESS_USER_ID, "int", "resource", "Effective user id.", "33"),
     Attribute(PROCESS_REAL_USER_ID, "int", "resource", "Real user id, where it is another one (set-user-id programs).", "1000"),
+    Attribute(PROCESS_GROUP_ID, "int", "resource", "Effective group id.", "33", is_convention=False),
+    Attribute(PROCESS_REAL_GROUP_ID, "int", "resource", "Real group id, where it is another one (set-group-id programs).", "1000", is_convention=False),
     Attribute(PROCESS_VPID, "int", "resource", "Thread group id in the process's own pid namespace, where it is another one.", "7"),
     Attribute(SERVICE_INSTANCE_ID, "string", "resource", "UUID (version 5, in the namespace that the conventions give) of `host.id:boot id:pid:start in clock ticks`; what it publishes, or its OTEL_RESOURCE_ATTRIBUTES, may say another.", "627cc493-f310-47de-96bd-71410b7dec09"),
     Attribute(PROCESS_LINUX_CGROUP, "string", "resource", "When the program began or was first seen, as /proc/PID/cgroup has it; of several hierarchies the one that runtimes use.", "0::/system.slice/nginx.service", requirement="opt_in"),

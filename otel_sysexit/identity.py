@@ -66,6 +66,9 @@ class Image:
     user_id: int | None = None
     """Effective user id: of the user it runs as."""
     real_user_id: int | None = None
+    group_id: int | None = None
+    """Effective group id."""
+    real_group_id: int | None = None
     service_name: str | None = None
     """As its own environment says (OTEL_SERVICE_NAME, OTEL_RESOURCE_ATTRIBUTES)."""
     environment_attributes: dict[str, str] = field(default_factory=dict)

@@ -30,13 +30,15 @@ class Facts(NamedTuple):
 
     effective_uid: int
     real_uid: int
+    effective_gid: int
+    real_gid: int
     cgroup: int = 0
     """Inode number; 0: unknown."""
 
     @classmethod
     def of(cls, task: Any) -> "Facts":
         """Return what a record (dtype TASK) says."""
-        return cls(int(task["euid"]), int(task["uid"]), int(task["cgroup"]))
+        return cls(*(int(task[member]) for member in ("euid", "uid", "egid", "gid", "cgroup")))
 
 
 def make_image(
@@ -78,6 +80,8 @@ def make_image(
         owner=_user_name(facts.effective_uid),
         user_id=facts.effective_uid,
         real_user_id=facts.real_uid,
+        group_id=facts.effective_gid,
+        real_group_id=facts.real_gid,
         command_args=strings.args,
         cgroup=facts.cgroup,
     )

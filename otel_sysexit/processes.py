@@ -156,12 +156,14 @@ class Processes:
         """
         found = psutil.Process(pid)
         process = self._make_process(pid, read_start_boot_ns(pid) or 0, found.ppid(), read_vpid(pid))
-        users, threads = found.uids(), found.threads()
+        users, groups, threads = found.uids(), found.gids(), found.threads()
         self._unsettle(self._timelines.get(pid))
         timeline = self._timelines[pid] = (
             _Timeline()
         )  # complete from the beginning: the process may be gone now
-        self._add_image(timeline, process, 0, None, Facts(users.effective, users.real))
+        self._add_image(
+            timeline, process, 0, None, Facts(users.effective, users.real, groups.effective, groups.real)
+        )
         for thread in threads:
             timeline.names[thread.id] = [(0, _read_comm(pid, thread.id))]
             timeline.threads.add(thread.id)

@@ -75,7 +75,7 @@ _MEMBERS: Final = {
     ),
     "signal_struct": ("live", "flags", "group_exit_code"),
     "mm_struct": ("arg_start", "arg_end", "exe_file"),
-    "cred": ("uid", "euid"),
+    "cred": ("uid", "euid", "gid", "egid"),
     "pid": ("level", "numbers"),
     "files_struct": ("fdt",),
     "fdtable": ("fd", "max_fds"),

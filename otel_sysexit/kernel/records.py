@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-VERSION = 3
+VERSION = 4
 STRING_LIMIT_DEFAULT = 256
 NR_LIMIT = 1024
 ABI_COUNT = 5
@@ -85,6 +85,8 @@ TASK = np.dtype(
         ("cgroup", "<u8"),
         ("euid", "<u4"),
         ("vpid", "<u4"),
+        ("gid", "<u4"),
+        ("egid", "<u4"),
     ]
 )
 

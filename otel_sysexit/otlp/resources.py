@@ -23,7 +23,7 @@ from otel_sysexit.targets import ServiceRule
 _GO_ARCHITECTURES: Final = {"x86_64": "amd64", "aarch64": "arm64"}
 _INSTANCE_NAMESPACE: Final = UUID("4d63009a-8d0f-11ee-aad7-4c796ed8e320")
 # What was observed is never overridden by anybody's OTEL_RESOURCE_ATTRIBUTES.
-_OBSERVED: Final = ("process.", "host.", "os.", "telemetry.", "container.", "k8s.")
+_OBSERVED: Final = ("process.", "otel_sysexit.", "host.", "os.", "telemetry.", "container.", "k8s.")
 
 
 def key_value(key: str, value: Value) -> KeyValue:
@@ -110,10 +110,14 @@ def image_attributes(image: Image, rules: ResourceRules) -> dict[str, Value]:
         names.K8S_POD_UID: image.pod_uid,
     }
     found |= {key: value for key, value in known.items() if value}
-    if image.user_id is not None:
-        found[names.PROCESS_USER_ID] = image.user_id
-    if image.real_user_id is not None and image.real_user_id != image.user_id:
-        found[names.PROCESS_REAL_USER_ID] = image.real_user_id
+    for effective_key, effective, real_key, real in (
+        (names.PROCESS_USER_ID, image.user_id, names.PROCESS_REAL_USER_ID, image.real_user_id),
+        (names.PROCESS_GROUP_ID, image.group_id, names.PROCESS_REAL_GROUP_ID, image.real_group_id),
+    ):
+        if effective is not None:
+            found[effective_key] = effective
+        if real is not None and real != effective:
+            found[real_key] = real
     if process.vpid and process.vpid != process.pid:
         found[names.PROCESS_VPID] = process.vpid
     found |= host_attributes()

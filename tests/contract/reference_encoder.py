@@ -37,7 +37,7 @@ SCHEMA_URL = "https://opentelemetry.io/schemas/1.44.0"
 SCOPE = InstrumentationScope("otel_sysexit", otel_sysexit.__version__, SCHEMA_URL)
 # Names that Python's table has otherwise, or not at all.
 ERRNO_NAMES = {35: "EDEADLK", 95: "EOPNOTSUPP", 133: "EHWPOISON", 524: "ENOTSUPP"}
-OBSERVED = ("process.", "host.", "os.", "telemetry.", "container.", "k8s.")
+OBSERVED = ("process.", "otel_sysexit.", "host.", "os.", "telemetry.", "container.", "k8s.")
 
 
 def encode(
@@ -331,6 +331,10 @@ def _resource_attributes(
         "process.owner": image.owner,
         "process.user.id": image.user_id,
         "process.real_user.id": None if image.real_user_id == image.user_id else image.real_user_id,
+        "otel_sysexit.process.group.id": image.group_id,
+        "otel_sysexit.process.real_group.id": None
+        if image.real_group_id == image.group_id
+        else image.real_group_id,
         "process.vpid": None if process.vpid == process.pid else process.vpid,
         "container.id": image.container_id,
         "k8s.pod.uid": image.pod_uid,

@@ -39,6 +39,8 @@ SERVER.image = Image(
     owner="www-data",
     user_id=33,
     real_user_id=0,
+    group_id=33,
+    real_group_id=1000,
     service_name="shop",
     environment_attributes={
         "service.version": "3",

@@ -69,6 +69,21 @@ def test_a_set_user_id_program_has_two_users(run_traced, tmp_path):
     assert (found["process.user.id"], found["process.real_user.id"]) == (NOBODY, 0)
 
 
+@pytest.mark.each_kernel
+def test_a_set_group_id_program_has_two_groups(run_traced, tmp_path):
+    """As it is with users; a program without the bit has one."""
+    program = tmp_path / "sgid"
+    shutil.copy("/bin/true", program)
+    os.chown(program, -1, 7)
+    program.chmod(0o2755)
+    group = "otel_sysexit.process.group.id"
+    real_group = "otel_sysexit.process.real_group.id"
+    found = resource_of(run_traced(program), "sgid")
+
+    assert (found[group], found[real_group]) == (7, 0)
+    assert real_group not in resource_of(run_traced("/bin/true"), "true")
+
+
 def test_a_cgroup_is_told_if_asked_for(run_traced):
     """The line of /proc/PID/cgroup, of a program that was gone long before anybody could have read it."""
     lines = Path("/proc/self/cgroup").read_text().splitlines()
