@@ -327,7 +327,8 @@ class Processes:
 
     def _note_cgroup(self, image: Image) -> None:
         if self._has_cgroup and self.cgroups is not None:
-            image.cgroup_line = self.cgroups.line(image.cgroup, image.process.pid)
+            line = self.cgroups.line(image.cgroup, image.process.pid)
+            image.cgroup_line = line and readable(line)
 
     def learn_contexts(self, now_boot_ns: int, produced: int) -> None:
         """Take in what programs publish of themselves: from now on each is one of another Resource; *produced*: as for `learn`."""
