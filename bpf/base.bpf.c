@@ -26,7 +26,7 @@
  *   KEEP_SLOW_BY_CALL            ... with exceptions in `keep_slow`
  *   PENDING_PLACES, PENDING_OTHERS   see slots.bpf.c
  *   CURRENT_SPANS                say which span of the application each call was made in; see spans.bpf.c
- *   SELECT_*, EXCLUDE_*, EXE_GLOBS, EXE_GLOBS_EXCLUDED, NO_FOLLOW, OWN_TGID   see selection.bpf.c
+ *   SELECT_*, EXCLUDE_*, EXE_GLOBS, EXE_GLOBS_EXCLUDED, NO_FOLLOW   see selection.bpf.c
  *   HAVE_TASK_BTF                bpf_get_current_task_btf() and bpf_task_pt_regs() exist (since 5.15)
  *   CGROUPS                      say in which cgroup a process is, of the hierarchy of CGROUP_SUBSYSTEM
  *   PERF_EVENTS                  perf calls the programs of calls, execs and ends; needs HAVE_TASK_BTF

@@ -328,7 +328,7 @@ static __always_inline struct slot *meet(u32 tid, u32 tgid)
 	};
 	struct slot *slot;
 
-	if (tgid == OWN_TGID)
+	if (is_agent(tgid))
 		return NULL;
 	who.comm = who.task + TASK_STRUCT_COMM;
 	slot = add_slot(tid, tgid, is_excluded(&who) ? SLOT_EXCLUDED : SLOT_NORMAL);

@@ -11,7 +11,6 @@
  *   EXCLUDE_PID, ..., EXE_GLOBS_EXCLUDED   left out whatever else matches
  *   CGROUP_SUBSYSTEM             index of the v1 controller that cgroup numbers belong to; without: v2
  *   NO_FOLLOW                    children of targets are targets only if they match themselves
- *   OWN_TGID                     the agent: never a target
  *   SELECTION_ENTRIES            values that can be asked for, of all kinds together
  */
 
@@ -20,9 +19,6 @@
 #endif
 #ifndef EXE_GLOBS_EXCLUDED
 #define EXE_GLOBS_EXCLUDED 0
-#endif
-#ifndef OWN_TGID
-#define OWN_TGID 0
 #endif
 
 #if defined(SELECT_PID) || defined(SELECT_TID) || defined(SELECT_UID) || defined(SELECT_COMM) || \
@@ -41,8 +37,19 @@ struct candidate {
 	u64 comm;	/* where its name is: a new one is not yet in the task */
 };
 
+/* [0]: the agent's process. No macro, so that what was compiled once serves every agent. */
+BPF_ARRAY(own_tgid, u32, 1);
 /* Values that were asked for. */
 BPF_HASH(selection, struct selector_key, u8, SELECTION_ENTRIES);
+
+/* It is never a target. */
+static __always_inline bool is_agent(u32 tgid)
+{
+	u32 zero = 0;
+	u32 *own = own_tgid.lookup(&zero);
+
+	return own && *own == tgid;
+}
 
 static __always_inline bool is_listed(u64 kind, u64 value)
 {
@@ -255,7 +262,7 @@ static __always_inline bool has_listed_exe(struct candidate *who, u32 first, u32
 /* Is it chosen by what it is, not by where it comes from? */
 static __always_inline bool is_selected(struct candidate *who)
 {
-	if (who->tgid == OWN_TGID)
+	if (is_agent(who->tgid))
 		return false;
 #ifdef SELECT_ALL
 	return true;
@@ -318,7 +325,7 @@ static __always_inline bool is_excluded(struct candidate *who)
 	if (has_listed_exe(who, EXE_GLOBS, EXE_GLOBS + EXE_GLOBS_EXCLUDED))
 		return true;
 #endif
-	return who->tgid == OWN_TGID;
+	return is_agent(who->tgid);
 }
 
 /* A thread has another id now. */

@@ -131,7 +131,6 @@ class Request:
             f"-DPENDING_OTHERS={self.pending_others}",
             f"-DSTRING_LIMIT={self.string_limit}",
             f"-DARGS={self.args}",
-            f"-DOWN_TGID={self.own_tgid}",
             *self.selection.cflags,
         ]
         if self.cgroup_subsystem is not None:
@@ -175,6 +174,7 @@ class Request:
         found["selection"] = keys, b"\1" * len(selection.keys), len(keys) // SELECTOR_KEY.itemsize
         globs = b"".join(glob.ljust(GLOB_SIZE, b"\0") for glob in selection.globs)
         count = len(selection.globs)
+        found["own_tgid"] = _array(np.array([self.own_tgid], "<u4"))
         found["exe_globs"] = np.arange(count, dtype="<u4").tobytes(), globs, count
         return {name: content for name, content in found.items() if content[2]}
 

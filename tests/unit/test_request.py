@@ -70,8 +70,8 @@ def numbers(request: Request, name: str) -> dict[int, int]:
 
 
 def test_what_is_not_asked_for_is_not_compiled():
-    """Without choices there are sizes, the kind of arguments and who we are, and nothing else."""
-    assert macros(make_request(own_tgid=7)) == {
+    """Without choices there are sizes and the kind of arguments, and nothing else."""
+    assert macros(make_request()) == {
         "CALLS_PAGES": str((1 << 20) // mmap.PAGESIZE),
         "STRINGS_PAGES": str((1 << 19) // mmap.PAGESIZE),
         "TASKS_PAGES": str((4 << 20) // mmap.PAGESIZE),
@@ -79,7 +79,6 @@ def test_what_is_not_asked_for_is_not_compiled():
         "PENDING_OTHERS": str(PENDING_OTHERS),
         "STRING_LIMIT": "256",
         "ARGS": "2",
-        "OWN_TGID": "7",
     }
 
 
@@ -140,6 +139,12 @@ def test_the_table_of_calls_is_filled_where_it_says_something():
     request = make_request(syscall_table=table_with(np.uint32, nr0=1 << 31, nr257=0x8000_0052))
 
     assert numbers(request, "syscall_table") == {0: 1 << 31, 257: 0x8000_0052}
+
+
+def test_the_agent_is_told_at_run_time():
+    """Which process is ours is no macro: programs that were compiled once serve every agent."""
+    assert numbers(make_request(own_tgid=4711), "own_tgid") == {0: 4711}
+    assert macros(make_request(own_tgid=4711)) == macros(make_request())
 
 
 def test_errnos_wanted_and_kept_share_a_map():
