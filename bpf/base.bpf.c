@@ -8,7 +8,6 @@
  *
  * Macros (each a compile-time choice; what is not asked for costs nothing):
  *   ARCH_X86_64 | ARCH_AARCH64   the machine
- *   CALLS_PAGES, STRINGS_PAGES, TASKS_PAGES   ring sizes in pages, powers of two
  *   WAKE_EVERY                   records on a CPU between two wake-ups, a power of two
  *   STRING_LIMIT                 bytes of a string that are kept (records.h)
  *   ARGS                         0: none, 1: numbers, 2: paths, descriptors and addresses, too
@@ -24,28 +23,19 @@
  *   KEEP_ERRORS                  ... but always those whose errno is marked in `errnos`
  *   KEEP_SLOW_NS                 ... and those that took at least this long
  *   KEEP_SLOW_BY_CALL            ... with exceptions in `keep_slow`
- *   PENDING_PLACES, PENDING_OTHERS   see slots.bpf.c
+ *   PENDING_PLACES               see slots.bpf.c
  *   CURRENT_SPANS                say which span of the application each call was made in; see spans.bpf.c
  *   SELECT_*, EXCLUDE_*, EXE_GLOBS, EXE_GLOBS_EXCLUDED, NO_FOLLOW   see selection.bpf.c
  *   HAVE_TASK_BTF                bpf_get_current_task_btf() and bpf_task_pt_regs() exist (since 5.15)
  *   CGROUPS                      say in which cgroup a process is, of the hierarchy of CGROUP_SUBSYSTEM
  *   PERF_EVENTS                  perf calls the programs of calls, execs and ends; needs HAVE_TASK_BTF
- *   <STRUCT>_<MEMBER>            offsets from BTF: see otel_sysexit/kernel/loader.py
+ *   <STRUCT>_<MEMBER>            offsets from BTF: see otel_sysexit/kernel/macros.py
  */
 #define BPF_LICENSE Dual BSD/GPL
 
 #include "records.h"
 #include "registers.h"
 
-#ifndef CALLS_PAGES
-#define CALLS_PAGES 4096
-#endif
-#ifndef STRINGS_PAGES
-#define STRINGS_PAGES 1024
-#endif
-#ifndef TASKS_PAGES
-#define TASKS_PAGES 256
-#endif
 #ifndef WAKE_EVERY
 #define WAKE_EVERY 8192
 #endif
@@ -96,13 +86,16 @@
 	bpf_probe_read_kernel(regs, sizeof(*regs), (void *)(address) + REGISTERS_OFFSET)
 #endif
 
-BPF_RINGBUF_OUTPUT(calls, CALLS_PAGES);
-BPF_RINGBUF_OUTPUT(strings, STRINGS_PAGES);
-BPF_RINGBUF_OUTPUT(tasks, TASKS_PAGES);
+/* Where size is of no matter to the programs, the loader chooses it when it creates a map (otel_sysexit/kernel/request.py). */
+#define SIZE_OF_LOADER 1
+
+BPF_RINGBUF_OUTPUT(calls, SIZE_OF_LOADER);
+BPF_RINGBUF_OUTPUT(strings, SIZE_OF_LOADER);
+BPF_RINGBUF_OUTPUT(tasks, SIZE_OF_LOADER);
 /* Apart from the strings of calls, which may wait long: who a process is must be known at once. */
-BPF_RINGBUF_OUTPUT(exec_strings, TASKS_PAGES);
+BPF_RINGBUF_OUTPUT(exec_strings, SIZE_OF_LOADER);
 /* Apart, too: a file is told once, and then meant by many calls. */
-BPF_RINGBUF_OUTPUT(files, TASKS_PAGES);
+BPF_RINGBUF_OUTPUT(files, SIZE_OF_LOADER);
 BPF_PERCPU_ARRAY(ledger, u64, LEDGER_COUNT);
 /* Index abi * NR_LIMIT + nr: ENTRY_*. */
 BPF_ARRAY(syscall_table, u32, ABI_COUNT * NR_LIMIT);

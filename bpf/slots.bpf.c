@@ -14,21 +14,17 @@
  * thread have been given a slot by both, the place counts, and both go at its end.
  *
  *   PENDING_PLACES               places, a power of two
- *   PENDING_OTHERS               threads that can have a slot elsewhere
  */
 
 #ifndef PENDING_PLACES
 #define PENDING_PLACES 32768
-#endif
-#ifndef PENDING_OTHERS
-#define PENDING_OTHERS 32768
 #endif
 
 #define BPF_F_MMAPABLE (1U << 10)	/* include/uapi/linux/bpf.h */
 
 BPF_F_TABLE("array", u32, struct place, pending, PENDING_PLACES, BPF_F_MMAPABLE);
 BPF_HASH(pending_owners, u32, u32, PENDING_PLACES);
-BPF_HASH(pending_others, u32, struct slot, PENDING_OTHERS);
+BPF_HASH(pending_others, u32, struct slot, SIZE_OF_LOADER);
 
 static __always_inline struct place *place_of(u32 tid)
 {

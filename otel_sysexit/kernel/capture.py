@@ -1,17 +1,16 @@
 """
 The agent's side of the kernel: start the loader, take over rings, maps and links, tell who is a target, read the ledger.
 
-In: a `Request`. Out: five rings (calls, strings, files, tasks, exec strings) and the ledger. It knows no
-bcc: that lives in the loader child.
+In: a `Request`. Out: five rings (calls, strings, files, tasks, exec strings) and the ledger.
 """
 
 import json
 import os
+import signal
 import socket
 import struct
-import subprocess
-import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final, Self
@@ -20,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from otel_sysexit.errors import AgentError
-from otel_sysexit.kernel import records
+from otel_sysexit.kernel import loader, records
 from otel_sysexit.kernel.loader import LINKS, MAPS
 from otel_sysexit.kernel.maps import Map, possible_cpus, wait_for_running_programs
 from otel_sysexit.kernel.request import TASKS_BYTES, Request
@@ -29,8 +28,6 @@ from otel_sysexit.kernel.slots import Slots
 
 _LOADER_SECONDS: Final = 300.0
 """Against one that hangs: compiling takes a second, on a host that is very slow or busy a minute."""
-# Interpreters that may have the distribution's bcc, after our own.
-_SYSTEM_PYTHON: Final = "/usr/bin/python3"
 
 
 def find_bpf_dir() -> Path:
@@ -48,44 +45,24 @@ def find_bpf_dir() -> Path:
 
 
 class Loader:
-    """A loader child at work; started early, so that it compiles while the agent does other things."""
+    """A loader child at work; started early, so that it loads while the agent does other things."""
 
     def __init__(self, request: Request) -> None:
-        """Start the child for *request*."""
-        self._request = request
-        self._pythons = [request.bcc_python] if request.bcc_python else [sys.executable, _SYSTEM_PYTHON]
-        self._start(self._pythons.pop(0))
+        """
+        Start the child for *request*: a copy of this process, which must have no threads yet.
 
-    def _start(self, python: str) -> None:
-        self._python = python
-        message = self._request.to_json(str(find_bpf_dir()))
-        # Appended: a distribution's bcc is found before anything beside our package. Isolated: nothing that the
-        # user's environment says about Python reaches a program that runs as root.
-        code = (
-            f"import sys; sys.path.append({str(Path(str(files('otel_sysexit'))).parent)!r});"
-            "from otel_sysexit.kernel.loader import main; main()"
-        )
-        ours, theirs = socket.socketpair()
-        # Neither is a pipe, which holds less than a request or a verifier's complaint may have.
-        self._log = os.fdopen(os.memfd_create("log"), "r", encoding="utf-8", errors="replace")
-        with theirs, os.fdopen(os.memfd_create("request"), "w+", encoding="ascii") as request:
-            request.write(message)
-            request.seek(0)
-            try:
-                self._child = subprocess.Popen(
-                    [python, "-I", "-c", code, str(theirs.fileno())],
-                    pass_fds=[theirs.fileno(), *self._request.substitutes.values()],
-                    stdin=request,
-                    stdout=subprocess.DEVNULL,
-                    stderr=self._log,
-                    start_new_session=True,  # a Ctrl-C is for the command
-                )
-            except OSError as error:
-                ours.close()
-                self._log.close()
-                raise AgentError(f"cannot start {python}, which should have bcc: {error.strerror}") from error
-        ours.settimeout(_LOADER_SECONDS)
-        self._channel = ours
+        Raises:
+            AgentError: the BPF sources are missing.
+        """
+        self._request = request
+        bpf_dir = str(find_bpf_dir())
+        self._channel, theirs = socket.socketpair()
+        self._pid = os.fork()
+        if self._pid == 0:
+            self._channel.close()
+            loader.serve(request, bpf_dir, theirs)
+        theirs.close()
+        self._channel.settimeout(_LOADER_SECONDS)
 
     def capture(self) -> "Capture":
         """
@@ -94,40 +71,34 @@ class Loader:
         Raises:
             AgentError: nothing could be loaded, with the reason.
         """
-        while True:
-            answer, fds = self._receive()
-            if answer is not None and answer["error"] is None:
-                return Capture(self._request, fds)
-            kind = "crash" if answer is None else answer["error"]
-            if kind in ("no-bcc", "wrong-bcc") and self._pythons and Path(self._pythons[0]).exists():
-                self._log.close()
-                self._start(self._pythons.pop(0))
-                continue
-            raise AgentError(self._explain(answer))
-
-    def _receive(self) -> tuple[dict[str, str | None] | None, list[int]]:
-        """Return the child's answer (None: it died without one) and the descriptors beside it."""
         with self._channel:
             try:
-                data, fds, _, _ = socket.recv_fds(self._channel, 65536, len(MAPS) + 2 * len(LINKS))
+                data, fds, _, _ = socket.recv_fds(self._channel, 65536, len(LINKS) * 2 + len(MAPS))
             except TimeoutError as error:
-                self._child.kill()
-                self._child.wait()
+                self._end(signal.SIGKILL)
                 raise AgentError(f"the loader did not finish within {_LOADER_SECONDS:.0f} s") from error
+        status = self._end()
         for fd in fds:  # the command must not inherit what keeps the programs attached
             os.set_inheritable(fd, False)
-        self._child.wait()
-        return (json.loads(data) if data else None), fds
+        answer = (
+            json.loads(data)
+            if data
+            else {"error": "died", "message": f"the loader died (exit status {status})"}
+        )
+        if answer["error"] is not None:
+            raise AgentError(answer["message"])
+        return Capture(self._request, fds)
 
-    def _explain(self, answer: dict[str, str | None] | None) -> str:
-        """Return one line: the child's own words, and the compiler's first complaint when there is one."""
-        died = f"the loader died under {self._python}, which should be a Python that has bcc"
-        message = died if answer is None else str(answer["message"])
-        self._log.seek(0)
-        complaints = [line.strip() for line in self._log if "error" in line.lower()]
-        if answer is not None and answer["error"] != "load":
-            return message
-        return f"{message} ({complaints[0] if complaints else f'exit status {self._child.returncode}'})"
+    def _end(self, number: signal.Signals | None = None) -> int:
+        """Wait for the child, which is sent the signal *number* with all that it has started; return its exit status."""
+        if number is not None:
+            with suppress(ProcessLookupError):
+                os.kill(self._pid, number)
+            with suppress(ProcessLookupError):  # it may have no group yet
+                os.killpg(self._pid, number)
+        _, status = os.waitpid(self._pid, 0)
+        self._pid = 0
+        return os.waitstatus_to_exitcode(status)
 
     def __enter__(self) -> Self:
         return self
@@ -135,10 +106,8 @@ class Loader:
     def __exit__(self, *_: object) -> None:
         """End the child whatever it does."""
         self._channel.close()
-        if self._child.returncode is None:
-            self._child.kill()
-            self._child.wait()
-        self._log.close()
+        if self._pid:
+            self._end(signal.SIGKILL)
 
 
 class Capture:

@@ -2,7 +2,7 @@
 What a kernel can do, found out by trying; versions tell nothing, since distributions carry changes back.
 
 A probe is a program of a few instructions, assembled here: to find out by compiling everything a second time would
-double the start. It runs in the loader child, so it imports the standard library, bpf.py and btf.py only.
+double the start. The compiler, which may run under another Python, imports it, so it needs the standard library, bpf.py and btf.py only.
 """
 
 import ctypes
@@ -13,12 +13,11 @@ import struct
 from contextlib import suppress
 from typing import Final
 
-from otel_sysexit.kernel.bpf import NUMBER, Command, bpf
+from otel_sysexit.kernel.bpf import NUMBER, RAW_TRACEPOINT, Command, bpf, create_map, load_program
 from otel_sysexit.kernel.btf import VMLINUX
 
 _MAP_TYPE_ARRAY: Final = 2
 _MAP_TYPE_RINGBUF: Final = 27
-_PROG_TYPE_RAW_TRACEPOINT: Final = 17
 
 # struct bpf_insn: code, registers (source << 4 | destination), offset, immediate value.
 _Instruction = tuple[int, int, int, int]
@@ -45,7 +44,7 @@ def check_kernel() -> None:
     if machine not in NUMBER:
         raise LoadError("unknown-machine", f"{machine} is not supported: x86_64 and aarch64 are")
     try:
-        os.close(_create_map(_MAP_TYPE_RINGBUF, 0, 0, os.sysconf("SC_PAGESIZE")))
+        os.close(create_map(_MAP_TYPE_RINGBUF, 0, 0, os.sysconf("SC_PAGESIZE")))
     except OSError as error:
         if error.errno in (errno.EPERM, errno.EACCES):
             raise LoadError(
@@ -87,7 +86,7 @@ def is_preemptible(migration_disabled: int) -> bool:
     """
     fds: list[int] = []
     try:
-        fds.append(_create_map(_MAP_TYPE_ARRAY, 4, 4, 1))
+        fds.append(create_map(_MAP_TYPE_ARRAY, 4, 4, 1))
         fds.append(
             _load(
                 (
@@ -120,10 +119,6 @@ def is_preemptible(migration_disabled: int) -> bool:
             os.close(fd)
 
 
-def _create_map(map_type: int, key_size: int, value_size: int, max_entries: int) -> int:
-    return bpf(Command.MAP_CREATE, struct.pack("=IIII", map_type, key_size, value_size, max_entries))
-
-
 def _lookup(map_fd: int) -> int:
     """Return the u32 at index 0 of an array."""
     key, value = ctypes.c_uint32(0), ctypes.c_uint32(0)
@@ -137,9 +132,4 @@ def _lookup(map_fd: int) -> int:
 def _load(instructions: tuple[_Instruction, ...]) -> int:
     """Load a program for raw tracepoints; return its descriptor."""
     code = b"".join(struct.pack("=BBhi", *instruction) for instruction in instructions)
-    text, licence = ctypes.create_string_buffer(code), ctypes.create_string_buffer(b"Dual BSD/GPL")
-    # prog_type, insn_cnt, insns, license of union bpf_attr.
-    pointers = ctypes.addressof(text), ctypes.addressof(licence)
-    return bpf(
-        Command.PROG_LOAD, struct.pack("=IIQQ", _PROG_TYPE_RAW_TRACEPOINT, len(instructions), *pointers)
-    )
+    return load_program(RAW_TRACEPOINT, code, "Dual BSD/GPL")

@@ -1,12 +1,9 @@
 """
 What to compile and load: choices → macros and contents of maps.
 
-In: arrays and numbers, checked by config.py, selections.py and targets.py. Out: what the loader child needs, as JSON. A
-macro is a choice that costs nothing when it is not made; the macros are explained in bpf/base.bpf.c.
+In: arrays and numbers, checked by config.py, selections.py and targets.py. Out: macros, sizes and contents of maps. A macro is a choice that costs nothing when it is not made; the macros are explained in bpf/base.bpf.c.
 """
 
-import base64
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -124,11 +121,7 @@ class Request:
     def cflags(self) -> list[str]:
         """Return the macros of bpf/ for this request."""
         flags = [
-            f"-DCALLS_PAGES={self.calls_bytes // PAGE_SIZE}",
-            f"-DSTRINGS_PAGES={self.strings_bytes // PAGE_SIZE}",
-            f"-DTASKS_PAGES={TASKS_BYTES // PAGE_SIZE}",
             f"-DPENDING_PLACES={self.pending_places}",
-            f"-DPENDING_OTHERS={self.pending_others}",
             f"-DSTRING_LIMIT={self.string_limit}",
             f"-DARGS={self.args}",
             *self.selection.cflags,
@@ -155,6 +148,12 @@ class Request:
         }
         return flags + [f"-D{name}" for name, is_made in choices.items() if is_made]
 
+    def sizes(self) -> dict[str, int]:
+        """Return by name of a map how large it is: bytes of a ring, elements of others; those that bpf/ leaves open."""
+        rings = dict.fromkeys(("tasks", "exec_strings", "files"), TASKS_BYTES)
+        rings |= {"calls": self.calls_bytes, "strings": self.strings_bytes}
+        return {**rings, "pending_others": self.pending_others}
+
     def contents(self) -> dict[str, tuple[bytes, bytes, int]]:
         """Return by name of a map: its keys one behind the other, its values, and how many there are."""
         found: dict[str, tuple[bytes, bytes, int]] = {"syscall_table": _array(self.syscall_table)}
@@ -177,15 +176,6 @@ class Request:
         found["own_tgid"] = _array(np.array([self.own_tgid], "<u4"))
         found["exe_globs"] = np.arange(count, dtype="<u4").tobytes(), globs, count
         return {name: content for name, content in found.items() if content[2]}
-
-    def to_json(self, bpf_dir: str) -> str:
-        """Return it for the loader, with the folder of the BPF sources."""
-        contents = {
-            name: [base64.b64encode(keys).decode(), base64.b64encode(values).decode(), count]
-            for name, (keys, values, count) in self.contents().items()
-        }
-        message: dict[str, Any] = {"bpf_dir": bpf_dir, "cflags": self.cflags(), "contents": contents}
-        return json.dumps({**message, "substitutes": self.substitutes})
 
 
 def _array(values: npt.NDArray[Any]) -> tuple[bytes, bytes, int]:

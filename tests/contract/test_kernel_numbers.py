@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from otel_sysexit.kernel import bpf, loader, maps, probes
+from otel_sysexit.kernel import bpf, maps, objects, probes, tracepoints
 
 MACHINE = platform.machine()
 # C expression -> what Python has for it, on this machine.
@@ -18,11 +18,20 @@ NUMBERS = {
     "BPF_NOEXIST": maps._NOEXIST,
     "BPF_MAP_TYPE_ARRAY": probes._MAP_TYPE_ARRAY,
     "BPF_MAP_TYPE_RINGBUF": probes._MAP_TYPE_RINGBUF,
-    "PERF_EVENT_IOC_DISABLE": loader._PERF_EVENT_IOC_DISABLE,
-    "CLONE_NEWNS": loader._CLONE_NEWNS,
-    "MS_REC": loader._MS_REC,
-    "MS_PRIVATE": loader._MS_PRIVATE,
-    "BPF_PROG_TYPE_RAW_TRACEPOINT": probes._PROG_TYPE_RAW_TRACEPOINT,
+    "__NR_perf_event_open": tracepoints._PERF_EVENT_OPEN[MACHINE],
+    "PERF_TYPE_TRACEPOINT": tracepoints._PERF_TYPE_TRACEPOINT,
+    "PERF_ATTR_SIZE_VER0": tracepoints._PERF_ATTR_SIZE_VER0,
+    "PERF_FLAG_FD_CLOEXEC": tracepoints._PERF_FLAG_FD_CLOEXEC,
+    "PERF_EVENT_IOC_SET_BPF": tracepoints._PERF_EVENT_IOC_SET_BPF,
+    "CLONE_NEWNS": tracepoints._CLONE_NEWNS,
+    "MS_REC": tracepoints._MS_REC,
+    "MS_PRIVATE": tracepoints._MS_PRIVATE,
+    "BPF_PROG_TYPE_RAW_TRACEPOINT": bpf.RAW_TRACEPOINT,
+    "BPF_PROG_TYPE_TRACEPOINT": bpf.TRACEPOINT,
+    "BPF_OBJ_NAME_LEN": bpf._NAME_BYTES_MAX + 1,
+    "sizeof(struct bpf_insn)": objects.INSTRUCTION_SIZE,
+    "BPF_LD|BPF_DW|BPF_IMM": objects.LOAD_64_BITS,
+    "BPF_PSEUDO_MAP_FD": objects.PSEUDO_MAP_FD,
     "BPF_FUNC_map_update_elem": 2,
     "BPF_FUNC_get_current_task_btf": probes._CURRENT_TASK[3],
     "offsetof(union bpf_attr,map_fd)": maps._ElementAttributes.map_fd.offset,

@@ -16,14 +16,14 @@ from otel_sysexit.attributes import AttributeSelection
 from otel_sysexit.cgroups import Cgroup
 from otel_sysexit.cli import make_request
 from otel_sysexit.config import Config
-from otel_sysexit.kernel import loader, records
+from otel_sysexit.kernel import compiler, loader, macros, records
 from otel_sysexit.kernel.request import Request
 from otel_sysexit.settings import STRING_LIMIT_MAX, STRING_LIMIT_MIN
 from otel_sysexit.targets import Targets
 
 BPF = Path(__file__).parents[2] / "bpf"
 HEADER = (BPF / "records.h").read_text(encoding="utf-8")
-SOURCES = "".join((BPF / name).read_text(encoding="utf-8") for name in (*loader.SOURCES, "registers.h"))
+SOURCES = "".join((BPF / name).read_text(encoding="utf-8") for name in (*compiler.SOURCES, "registers.h"))
 LIMITS = [STRING_LIMIT_MIN, 257, STRING_LIMIT_MAX]
 
 STRUCTURES = {
@@ -76,7 +76,7 @@ LITERALS = {
     "ADDRESS_SIZE": SOCKADDR_BYTES_MAX,
 }
 # Macros that the loader sets by what machine and kernel it is on, and those that are for experiments alone.
-OF_THE_KERNEL = {"HAVE_TASK_BTF", "PERF_EVENTS", *(macro for macro, _ in loader._ARCHITECTURES.values())}
+OF_THE_KERNEL = {"HAVE_TASK_BTF", "PERF_EVENTS", *(macro for macro, _ in macros._ARCHITECTURES.values())}
 FOR_EXPERIMENTS = {"WAKE_EVERY", "SELECTION_ENTRIES"}
 
 
@@ -338,7 +338,7 @@ def test_every_choice_is_explained():
 
 def test_every_offset_that_the_loader_finds_is_used():
     """No member of a kernel structure is looked for in vain."""
-    wanted = [*loader._MEMBERS.items(), *loader._CGROUP_MEMBERS.items()]
+    wanted = [*macros._MEMBERS.items(), *macros._CGROUP_MEMBERS.items()]
     offsets = [
         f"{structure}_{member}".replace(".", "_").upper()
         for structure, members in wanted

@@ -21,6 +21,7 @@ import subprocess
 import sys
 import time
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -365,11 +366,12 @@ def run_traced(tmp_path_factory, environment):
         options: tuple[str, ...] = (),
         is_one_trace: bool = True,
         parent: str = "",
+        agent: Sequence[str] = OTEL_SYSEXIT,
         **more: Any,
     ) -> Trace:
         output = folder / f"{len(list(folder.iterdir()))}.jsonl"
         finished = subprocess.run(
-            [*OTEL_SYSEXIT, "run", "-o", output, *options, "--", *command],
+            [*agent, "run", "-o", output, *options, "--", *command],
             check=False,
             capture_output=True,
             timeout=DEADLINE_S,

@@ -18,17 +18,22 @@ from otel_sysexit.selections import kernel_table
 LOAD = """
 import json, os, sys
 sys.path.append(sys.argv[1])
-from otel_sysexit.kernel import loader
-os.environ["BCC_KERNEL_SOURCE"] = sys.argv[2]
-bcc = loader.import_bcc()
-offsets = loader.kernel_flags(["-DSELECT_CGROUP"])
+from otel_sysexit.kernel import compiler, compiling, loader, macros, objects
+bcc = compiler.import_bcc()
+offsets = macros.kernel_flags(["-DSELECT_CGROUP"])
 for line in sys.stdin:
-    macros = json.loads(line)
-    by_controller = loader.kernel_flags(macros) if "-DCGROUP_SUBSYSTEM=memory" in macros else []
+    asked = json.loads(line)
+    by_controller = macros.kernel_flags(asked) if "-DCGROUP_SUBSYSTEM=memory" in asked else []
+    all_macros = [*asked, *offsets, *by_controller]
+    ways = compiling.ways_of_calling(all_macros, loader.LINKS)
     try:
-        loader.compile_and_load(bcc, sys.argv[2], [*macros, *offsets, *by_controller]).cleanup()
+        compiled = compiler.compile_programs(bcc, sys.argv[2], all_macros, ways)
+        stored = objects.Object.from_json(compiled.to_json())
+        for fds in loader.put_into_kernel(stored, {}, {}):
+            for fd in fds.values():
+                os.close(fd)
     except Exception as error:
-        print(json.dumps([macros, str(error)]))
+        print(json.dumps([asked, str(error)]))
 print(json.dumps("done"))
 """
 BPF_DIR = find_bpf_dir()

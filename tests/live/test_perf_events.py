@@ -4,33 +4,35 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from functools import partial
 
 import pytest
 from live.native import MACHINE
 
-# Runs the loader as on a kernel of the other kind.
-INTERPRETER = """#!/bin/sh
-code=$3
-shift 3
-exec {python} -I -c "$(printf '%s' "$code" | sed 's/;from .*//')
-from otel_sysexit.kernel import loader
-loader.is_preemptible = lambda offset: True
+# The agent, as on a kernel of the other kind.
+AGENT = """
+import sys
+from otel_sysexit.kernel import loader, macros, tracepoints
+
+macros.is_preemptible = lambda offset: True
 attach = loader.attach
-def attach_by_perf(module, tracepoint, is_event):
-    assert is_event == (tracepoint in loader.EVENTS)
-    return attach(module, tracepoint, is_event=is_event)
+
+def attach_by_perf(tracepoint, program_fd, is_event):
+    assert is_event == (tracepoint in tracepoints.EVENTS)
+    return attach(tracepoint, program_fd, is_event=is_event)
+
 loader.attach = attach_by_perf
-loader.main()" "$@"
+from otel_sysexit.__main__ import main
+
+main()
 """
+BY_EVENTS = (sys.executable, "-c", AGENT)
 
 
 @pytest.fixture(scope="module")
-def by_events(tmp_path_factory) -> tuple[str, str]:
-    """The options with which perf calls the programs, on any kernel."""
-    path = tmp_path_factory.mktemp("interpreter") / "python"
-    path.write_text(INTERPRETER.format(python=os.environ.get("BCC_PYTHON", "/usr/bin/python3")))
-    path.chmod(0o755)
-    return ("--bcc-python", str(path))
+def by_events(run_traced):
+    """Return the same as `run_traced`, with programs that perf calls, on any kernel."""
+    return partial(run_traced, agent=BY_EVENTS)
 
 
 # Those that make the same calls each time.
@@ -38,10 +40,10 @@ PROGRAMS = [("getppid", "997"), ("calls",), ("fork",), ("exec_path", "/bin/true"
 
 
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program[0])
-def test_programs_are_told_the_same(run_traced, build, by_events, program):
+def test_programs_are_told_the_same(run_traced, by_events, build, program):
     """As many spans of each name and outcome, whoever calls the programs."""
     name, *arguments = program
-    traces = [run_traced(build(name), *arguments, options=options) for options in ((), by_events)]
+    traces = [run(build(name), *arguments) for run in (run_traced, by_events)]
 
     raw, by_perf = (
         Counter((span.name, span.attributes.get("error.type")) for span in trace.calls()) for trace in traces
@@ -49,9 +51,9 @@ def test_programs_are_told_the_same(run_traced, build, by_events, program):
     assert by_perf == raw
 
 
-def test_i386_calls_are_told_the_same(run_traced, build32, by_events):
+def test_i386_calls_are_told_the_same(run_traced, by_events, build32):
     """The ABI, numbers and arguments of 32-bit calls are the same."""
-    traces = [run_traced(build32("i386"), options=options) for options in ((), by_events)]
+    traces = [run(build32("i386")) for run in (run_traced, by_events)]
 
     raw, by_perf = (
         Counter((span.name, span.attributes.get("syscall.abi")) for span in trace.calls()) for trace in traces
@@ -62,9 +64,7 @@ def test_i386_calls_are_told_the_same(run_traced, build32, by_events):
 def test_arguments_are_told_the_same(run_traced, by_events):
     """Paths, descriptors and flags are those that the others have."""
     command = ("/bin/cat", "/etc/hostname", "/nonexistent")
-    traces = [
-        run_traced(*command, options=("--syscalls", "openat,read", *options)) for options in ((), by_events)
-    ]
+    traces = [run(*command, options=("--syscalls", "openat,read")) for run in (run_traced, by_events)]
 
     raw, by_perf = (
         [
@@ -90,7 +90,7 @@ attributes = struct.pack("=IIQQQQQIIQ", 2, 64, event, 0, 0, 0, 0, 0, 0, 0)
 counter = libc.syscall({number}, attributes, 0, -1, -1, 0)
 assert counter >= 0
 agent = subprocess.Popen(
-    [sys.executable, "-m", "otel_sysexit", "run", *sys.argv[1:], "--exporter", "none", "--", "sh", "-c", "echo ready; read word"],
+    [*sys.argv[1:], "run", "--exporter", "none", "--", "sh", "-c", "echo ready; read word"],
     stdin=subprocess.PIPE, stdout=subprocess.PIPE,
 )
 assert agent.stdout.readline() == b"ready\\n"
@@ -103,7 +103,7 @@ assert agent.returncode == 0
 """
 
 
-def test_others_see_the_events_still(environment, by_events):
+def test_others_see_the_events_still(environment):
     """Whoever counts calls by perf meanwhile counts all of them: our programs do not keep the events to themselves."""
     done = subprocess.run(
         [
@@ -112,7 +112,7 @@ def test_others_see_the_events_still(environment, by_events):
             sys.executable,
             "-c",
             COUNT.replace("{number}", PERF_EVENT_OPEN[MACHINE]),
-            *by_events,
+            *BY_EVENTS,
         ],
         check=True,
         capture_output=True,
@@ -123,9 +123,9 @@ def test_others_see_the_events_still(environment, by_events):
     assert int(done.stdout) >= 1000
 
 
-def test_the_events_are_not_left_behind(run_traced, by_events):
+def test_the_events_are_not_left_behind(by_events):
     """The place where tracefs was mounted for the loader is as it was."""
     before = os.path.ismount("/sys/kernel/tracing")
-    run_traced("/bin/true", options=by_events)
+    by_events("/bin/true")
 
     assert os.path.ismount("/sys/kernel/tracing") == before

@@ -79,24 +79,25 @@ def test_imports_go_one_way():
 
 
 @modules
-def test_only_the_loader_knows_bcc(name):
+def test_only_the_compiler_knows_bcc(name):
     """Bcc and its compiler stay in the child process that they end with."""
     knows_bcc = any(full.partition(".")[0] == "bcc" for full in imported(name))
 
-    assert knows_bcc == (name == "kernel.loader")
+    assert knows_bcc == (name == "kernel.compiler")
 
 
-def test_the_loader_imports_little():
-    """The loader runs under whichever Python has bcc: it needs the standard library only, and so do its parts."""
-    parts = ("kernel.loader", "kernel.bpf", "kernel.btf", "kernel.probes")
+def test_the_compiler_imports_little():
+    """The compiler runs under whichever Python has bcc: it needs the standard library only, and so do its parts."""
+    parts = ("kernel.compiler", "kernel.objects", "kernel.probes", "kernel.bpf", "kernel.btf")
     found = {full.partition(".")[0] for name in parts for full in imported(name)}
 
     assert found - sys.stdlib_module_names == {"bcc", "otel_sysexit"}
+    assert set().union(*map(imported_modules, parts)) <= set(parts)
 
 
 @modules
 def test_only_the_entry_point_reads_the_environment(name):
-    """The environment is read at the entry, and changed there and in the loader's process, which bcc wants told."""
+    """The environment is read at the entry, and changed there and in the compiler's process, which bcc wants told."""
     reads = [
         node.attr
         for node in ast.walk(TREES[name])
@@ -105,7 +106,7 @@ def test_only_the_entry_point_reads_the_environment(name):
     ]
     reads += [full for full in imported(name) if full in ("os.environ", "os.getenv")]
 
-    assert not reads or name in ("__main__", "kernel.loader")
+    assert not reads or name in ("__main__", "kernel.compiler")
 
 
 @modules

@@ -5,7 +5,7 @@ import struct
 import pytest
 
 from otel_sysexit.kernel.btf import _TAIL, VMLINUX, Btf
-from otel_sysexit.kernel.loader import _MEMBERS
+from otel_sysexit.kernel.macros import _MEMBERS
 
 INT, POINTER, ARRAY, STRUCT, UNION, ENUM, FORWARD, TYPEDEF, VOLATILE, CONST = range(1, 11)
 DECLARATION_TAG, TYPE_TAG, ENUM64 = 17, 18, 19

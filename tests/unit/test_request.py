@@ -1,7 +1,5 @@
 """What the loader is asked for: choices become macros, and maps get the contents that the kernel side looks up."""
 
-import base64
-import json
 import mmap
 
 import numpy as np
@@ -72,11 +70,7 @@ def numbers(request: Request, name: str) -> dict[int, int]:
 def test_what_is_not_asked_for_is_not_compiled():
     """Without choices there are sizes and the kind of arguments, and nothing else."""
     assert macros(make_request()) == {
-        "CALLS_PAGES": str((1 << 20) // mmap.PAGESIZE),
-        "STRINGS_PAGES": str((1 << 19) // mmap.PAGESIZE),
-        "TASKS_PAGES": str((4 << 20) // mmap.PAGESIZE),
         "PENDING_PLACES": str(PENDING_PLACES),
-        "PENDING_OTHERS": str(PENDING_OTHERS),
         "STRING_LIMIT": "256",
         "ARGS": "2",
     }
@@ -108,7 +102,7 @@ BY_CALL = Thresholds(5, table_with(np.uint64, nr0=9))
         ({"selection": Selection(["-DSELECT_PID", "-DEXE_GLOBS=2"])}, {"SELECT_PID": "", "EXE_GLOBS": "2"}),
         (
             {"selection": Selection(["-DSELECT_ALL"])},
-            {"SELECT_ALL": "", "PENDING_OTHERS": str(PENDING_OTHERS_ALL)},
+            {"SELECT_ALL": ""},
         ),
     ],
 )
@@ -117,13 +111,28 @@ def test_a_choice_is_a_macro(choices, expected):
     assert macros(make_request(**choices)) == macros(make_request()) | expected
 
 
+# --- sizes ------------------------------------------------------------------------------------------------------------
+
+
 @pytest.mark.parametrize("calls_bytes", [4096, 8192, 1 << 20, 1 << 30])
 def test_rings_have_sizes_that_the_kernel_takes(calls_bytes):
-    """Every ring is a power of two of pages, at least one."""
-    found = macros(make_request(calls_bytes=calls_bytes))
-    sizes = [int(found[name]) for name in ("CALLS_PAGES", "STRINGS_PAGES", "TASKS_PAGES")]
+    """Every ring is a power of two of bytes, at least a page."""
+    sizes = make_request(calls_bytes=calls_bytes).sizes()
+    rings = [sizes[name] for name in ("calls", "strings", "tasks", "exec_strings", "files")]
 
-    assert [size for size in sizes if size < 1 or size & (size - 1)] == []
+    assert rings[:2] == [calls_bytes, max(calls_bytes // 2, mmap.PAGESIZE)]
+    assert [size for size in rings if size < mmap.PAGESIZE or size & (size - 1)] == []
+
+
+def test_with_all_more_threads_have_slots():
+    """There is room for those whose place is taken: more when every thread of the host is a target."""
+    for macros_, room in ((), PENDING_OTHERS), (("-DSELECT_ALL",), PENDING_OTHERS_ALL):
+        assert make_request(selection=Selection(macros_)).sizes()["pending_others"] == room
+
+
+def test_sizes_are_no_macros():
+    """Programs that were compiled once serve rings of any size."""
+    assert macros(make_request(calls_bytes=4096)) == macros(make_request(calls_bytes=1 << 30))
 
 
 # --- maps -------------------------------------------------------------------------------------------------------------
@@ -200,21 +209,3 @@ def test_numbers_that_no_abi_wants_are_told_at_once():
 
     assert set(range(records.NR_LIMIT)) - set(unwanted) == {5, 7, 9}
     assert "unwanted_numbers" not in make_request(syscall_table=table.reshape(-1)).contents()
-
-
-def test_the_loader_reads_what_was_written():
-    """As JSON a request has everything: the folder, the macros, and each map's bytes."""
-    request = make_request(
-        syscall_table=table_with(np.uint32, nr3=1 << 31),
-        wanted_errnos=MARKED,
-        selection=Selection(["-DSELECT_PID"], [bytes(24)], [b"/bin/*"]),
-    )
-    message = json.loads(request.to_json("/some/bpf"))
-    contents = {
-        name: (base64.b64decode(keys), base64.b64decode(values), count)
-        for name, (keys, values, count) in message["contents"].items()
-    }
-
-    assert (message["bpf_dir"], message["cflags"]) == ("/some/bpf", request.cflags())
-    assert contents == request.contents()
-    assert len(contents) == 4
