@@ -160,6 +160,7 @@ def make_request(config: Config, chosen: Targets, context_map: int | None = None
         own_tgid=os.getpid(),
         current_spans_fd=context_map,
         bcc_python=config.bcc_python,
+        cache_dir=config.cache_dir,
     )
 
 

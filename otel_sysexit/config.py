@@ -7,6 +7,7 @@ option or in a variable of ours is an error; what is wrong in an OTEL_* variable
 specification wants.
 """
 
+import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -78,6 +79,8 @@ class Config:
     ring_bytes: int = RING_BYTES["attach"]
     flush_timeout_ns: int = 5 * 10**9
     bcc_python: str | None = None
+    cache_dir: str | None = None
+    """Folder of compiled programs; None: none are kept."""
     chosen: Selectors = field(default_factory=Selectors)
     excluded: Selectors = field(default_factory=Selectors)
     is_all: bool = False
@@ -121,6 +124,7 @@ def resolve(command: str, options: Mapping[str, Any], environ: Mapping[str, str]
     given["trace_context"] = _own_trace_context(environ, warnings) if command == "run" else None
     given.setdefault("ring_bytes", RING_BYTES[command])
     given.setdefault("max_rate", MAX_RATE[command])
+    given.setdefault("cache_dir", _default_cache_dir(environ))
     given["trace_structure"] = _settle_structure(command, given)
     given["chosen"], given["excluded"] = _take_selectors(given, ""), _take_selectors(given, "not_")
     given["attributes"] = _take_attributes(given)
@@ -136,6 +140,16 @@ def resolve(command: str, options: Mapping[str, Any], environ: Mapping[str, str]
     if is_asked and ("client_key" in given) != ("client_certificate" in given):
         raise UsageError("mutual TLS needs both --client-key and --client-certificate")
     return Config(**given, warnings=tuple(warnings))
+
+
+def _default_cache_dir(environ: Mapping[str, str]) -> str | None:
+    """Root has the host's folder, as its home may be a user's (sudo); others have theirs, if they have a home."""
+    if os.geteuid() == 0:
+        return "/var/cache/otel-sysexit"
+    base, home = environ.get("XDG_CACHE_HOME", ""), environ.get("HOME", "")
+    if base.startswith("/"):  # others are to be ignored (XDG Base Directory Specification)
+        return f"{base}/otel-sysexit"
+    return f"{home}/.cache/otel-sysexit" if home.startswith("/") else None
 
 
 def _settle_structure(command: str, given: Mapping[str, Any]) -> str:

@@ -170,6 +170,15 @@ def parse_output(text: str) -> str:
     return text
 
 
+def parse_cache_dir(text: str) -> str | None:
+    """Return the absolute path of a folder, None for `off`; raises ValueError."""
+    if text.lower() == "off":
+        return None
+    if not text.startswith("/"):
+        raise ValueError(f"{text!r} is neither an absolute path nor off")
+    return text
+
+
 def one_of(*choices: str) -> Callable[[str], str]:
     """Return a parser for one word of *choices*, in any case."""
 
@@ -253,6 +262,7 @@ SETTINGS: Final = (
     Setting("ring_bytes", parse_ring_bytes, "Buffer for calls between kernel and agent, a power of two.", "SIZE", "64MiB; attach: 16MiB", option="ring-size"),
     Setting("flush_timeout_ns", parse_duration_ns, "After the end, how long to wait while nothing can be delivered.", "DURATION", "5s", option="flush-timeout"),
     Setting("bcc_python", str, "Python interpreter that has bcc.", "FILE", "this one, else /usr/bin/python3"),
+    Setting("cache_dir", parse_cache_dir, "Where compiled programs are kept, for a faster next start; off: nowhere.", "DIR", "/var/cache/otel-sysexit; without root: below XDG_CACHE_HOME, else ~/.cache", option="cache"),
     *(
         Setting(f"{side}{name}", parse, text, metavar, commands=commands, is_list=True, option=f"{side}{name}".replace("_", "-"))
         for side, commands in (("", ("attach",)), ("not_", ("run", "attach")))

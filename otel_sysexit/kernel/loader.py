@@ -3,7 +3,8 @@ The child process that loads and attaches the BPF programs, hands them over and 
 
 In: a `Request`. Out, over a socket: one JSON object, with the descriptors of maps, links and programs beside it when all went well.
 
-There is one way: programs are compiled to an `Object`, by another child, and an `Object` is put into the kernel, here.
+There is one way: programs are compiled to an `Object`, by another child, and an `Object` is put into the kernel, here. An object that is
+kept from an earlier start saves the first half.
 """
 
 import ctypes
@@ -18,7 +19,9 @@ from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from otel_sysexit.kernel.bpf import RAW_TRACEPOINT, TRACEPOINT, Command, bpf, create_map, load_program
-from otel_sysexit.kernel.compiling import compile_programs, interpreters
+from otel_sysexit.kernel.cache import Cache
+from otel_sysexit.kernel.compiling import Compilation, compile_programs, interpreters
+from otel_sysexit.kernel.fingerprint import fingerprint, stamps
 from otel_sysexit.kernel.macros import kernel_flags
 from otel_sysexit.kernel.objects import MapSpecification, Object, Program
 from otel_sysexit.kernel.probes import LoadError, check_kernel
@@ -63,16 +66,62 @@ def load(request: "Request", bpf_dir: str) -> list[int]:
     """
     lift_memory_limit()
     check_kernel()
-    asked = request.cflags()
+    compiled, maps, programs = load_kept_or_new(request, bpf_dir)
+    for name, (keys, values, count) in request.contents().items():
+        fill(maps[name], keys, values, count)
+    return [*(maps[name] for name in MAPS), *attach_all(compiled, programs), *programs.values()]
+
+
+def load_kept_or_new(request: "Request", bpf_dir: str) -> tuple[Object, dict[str, int], dict[str, int]]:
+    """
+    Return what `put_into_kernel` returns, behind the object: a kept one, or else one that is compiled now, and kept.
+
+    Raises:
+        LoadError: it does not compile, or the kernel refuses what was compiled now.
+    """
+    pythons, asked, sizes = interpreters(request.bcc_python), request.cflags(), request.sizes()
+    cache = Cache(request.cache_dir) if request.cache_dir is not None else None
+    key = _key(bpf_dir, asked, pythons) if cache is not None else ""
+    kept = read_kept(cache, key) if cache is not None else None
+    if kept is not None:
+        with suppress(LoadError):  # what counts is what the kernel says of a new one
+            return kept, *put_into_kernel(kept, sizes, request.substitutes)
 
     def find_macros() -> list[str]:
         return [*asked, *kernel_flags(asked)]
 
-    compiled = compile_programs(interpreters(request.bcc_python), bpf_dir, find_macros, LINKS).compiled
-    maps, programs = put_into_kernel(compiled, request.sizes(), request.substitutes)
-    for name, (keys, values, count) in request.contents().items():
-        fill(maps[name], keys, values, count)
-    return [*(maps[name] for name in MAPS), *attach_all(compiled, programs), *programs.values()]
+    new = compile_programs(pythons, bpf_dir, find_macros, LINKS)
+    loaded = put_into_kernel(new.compiled, sizes, request.substitutes)
+    if cache is not None:
+        keep(cache, key, new)
+    return new.compiled, *loaded
+
+
+def _key(bpf_dir: str, asked: list[str], pythons: list[str]) -> str:
+    try:
+        return fingerprint(bpf_dir, asked, pythons)
+    except OSError as error:
+        raise LoadError("unreadable", f"cannot read {error.filename}: {error.strerror}") from error
+
+
+def read_kept(cache: Cache, key: str) -> Object | None:
+    """Return the object under *key*; None: there is none, or its compiler is not the one that there is now."""
+    content = cache.read(key)
+    if content is None:
+        return None
+    try:
+        found = json.loads(content)
+        is_current = found["compiler"] == stamps(path for path, *_ in found["compiler"])
+        return Object.from_json(found["object"]) if is_current else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def keep(cache: Cache, key: str, new: Compilation) -> None:
+    """Store what was compiled, with what tells whether the compiler has changed since."""
+    with suppress(OSError):
+        entry = {"compiler": stamps(new.compiler_files), "object": new.compiled.to_json()}
+        cache.write(key, json.dumps(entry).encode())
 
 
 def put_into_kernel(

@@ -97,6 +97,8 @@ class Request:
     """Descriptor of another program's map that says which span each thread is in (contextmap.py); None: there is none."""
     bcc_python: str | None = None
     """Interpreter that has bcc; None: this one, then the system's."""
+    cache_dir: str | None = None
+    """Folder of what was compiled; None: nothing is kept."""
 
     @property
     def has_spans(self) -> bool:

@@ -77,6 +77,7 @@ def run_agent(arguments: Sequence[str], endpoint: str, protocol: str, folder: Pa
     file = folder / "spans.jsonl"
     subcommand, *rest = arguments
     environment = {key: value for key, value in os.environ.items() if not key.startswith("OTEL_")}
+    environment["OTEL_SYSEXIT_CACHE"] = "off"  # what a user has in one is not to be used, nor to be added to
     done = subprocess.run(
         [*AGENT, subcommand, "--endpoint", endpoint, "--protocol", protocol, "--output", str(file), *rest],
         capture_output=True,

@@ -302,11 +302,19 @@ def without_result():
 
 
 @pytest.fixture(scope="session")
-def environment():
-    """Return the environment for agents and programs: nothing in it configures OpenTelemetry or us."""
+def environment(tmp_path_factory):
+    """
+    Return the environment for agents and programs: nothing in it configures OpenTelemetry or us.
+
+    What agents compile they keep for each other, but only in this session: no test depends on what a user has in a cache.
+    """
     chosen = {name: value for name, value in os.environ.items() if not name.startswith("OTEL_")}
     # Whether installed or not: the agent of a test in another folder is the one that pytest would import.
-    return {**chosen, "PYTHONPATH": str(Path(otel_sysexit.__file__).parents[1])}
+    return {
+        **chosen,
+        "PYTHONPATH": str(Path(otel_sysexit.__file__).parents[1]),
+        "OTEL_SYSEXIT_CACHE": str(tmp_path_factory.mktemp("cache")),
+    }
 
 
 @pytest.fixture(scope="session")

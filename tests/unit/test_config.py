@@ -1,5 +1,6 @@
 """Options and environment → Config: who wins, what counts as unset, what is refused and what is only warned of."""
 
+import os
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -98,6 +99,7 @@ SAMPLES: dict[str, tuple[Sample, Sample, str]] = {
     "ring_bytes": (Sample("4KiB", 4096), Sample("1MiB", 1 << 20), "5000"),
     "flush_timeout_ns": (Sample("1m", 60 * 10**9), Sample("0s", 0), "never"),
     "bcc_python": (Sample("/one", "/one"), Sample("/two", "/two"), ""),
+    "cache_dir": (Sample("/one", "/one"), Sample("Off", None), "one/two"),
     **{f"{side}{name}": samples for side in ("", "not_") for name, samples in SELECTORS.items()},
     "is_all": (Sample("true", True), Sample("false", False), "everybody"),
     "no_follow": (Sample("true", True), Sample("false", False), "no"),
@@ -139,6 +141,7 @@ DEFAULTS = {
     "ring_bytes": 16 << 20,
     "flush_timeout_ns": 5 * 10**9,
     "bcc_python": None,
+    "cache_dir": None,
     **{f"{side}{name}": () for side in ("", "not_") for name in SELECTORS},
     "is_all": False,
     "no_follow": False,
@@ -194,7 +197,8 @@ def expected(source: str, sample: Sample) -> Any:
 
 @pytest.fixture(autouse=True)
 def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Files that samples name."""
+    """Files that samples name, for a user who is not root."""
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
     monkeypatch.chdir(tmp_path)
     for name in FILES:
         (tmp_path / name).touch()
@@ -207,6 +211,25 @@ def test_every_setting_has_samples():
 
     assert names == set(SAMPLES) == set(DEFAULTS)
     assert names - of_selectors - {"no_follow", "command_args"} <= set(Config.__slots__)
+
+
+@pytest.mark.parametrize(
+    ("uid", "environ", "expected"),
+    [
+        (0, {}, "/var/cache/otel-sysexit"),
+        (0, {"HOME": "/home/me", "XDG_CACHE_HOME": "/home/me/cache"}, "/var/cache/otel-sysexit"),
+        (1000, {"HOME": "/home/me"}, "/home/me/.cache/otel-sysexit"),
+        (1000, {"HOME": "/home/me", "XDG_CACHE_HOME": "/cache"}, "/cache/otel-sysexit"),
+        (1000, {"HOME": "/home/me", "XDG_CACHE_HOME": "cache"}, "/home/me/.cache/otel-sysexit"),
+        (1000, {}, None),
+        (1000, {"OTEL_SYSEXIT_CACHE": "off", "HOME": "/home/me"}, None),
+    ],
+)
+def test_programs_are_kept_where_their_user_keeps_such_things(monkeypatch, uid, environ, expected):
+    """Root has the host's folder, whatever home sudo left it; others theirs, and none without a home."""
+    monkeypatch.setattr(os, "geteuid", lambda: uid)
+
+    assert resolve("run", {}, environ).cache_dir == expected
 
 
 def test_names_of_settings_are_unique():
