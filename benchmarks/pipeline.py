@@ -21,7 +21,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 
-from otel_sysexit.calls import BenignErrors, Decoder
+from otel_sysexit.benign import BenignErrors
+from otel_sysexit.calls import Decoder
 from otel_sysexit.flat import Flat
 from otel_sysexit.kernel import records
 from otel_sysexit.kernel.ring import Ring

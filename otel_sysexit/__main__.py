@@ -50,7 +50,7 @@ def main() -> NoReturn:
     from otel_sysexit.cli import cli  # noqa: PLC0415
     from otel_sysexit.command import CommandError, Inherited  # noqa: PLC0415
     from otel_sysexit.errors import EXIT_STATUS, USAGE_STATUS, AgentError  # noqa: PLC0415
-    from otel_sysexit.view import explain_bug, say  # noqa: PLC0415
+    from otel_sysexit.messages import explain_bug, say  # noqa: PLC0415
 
     # The exporters log each retry; what matters of it is in the ledger, with its reason.
     logging.getLogger("opentelemetry").setLevel(logging.CRITICAL + 1)

@@ -25,9 +25,11 @@ from otel_sysexit.containers import CgroupIndex
 from otel_sysexit.errors import AgentError
 from otel_sysexit.flat import Flat
 from otel_sysexit.identity import Process, Thread
-from otel_sysexit.kernel.capture import Capture, Loader
+from otel_sysexit.kernel.capture import Capture
+from otel_sysexit.kernel.handover import Loader
 from otel_sysexit.kernel.records import Ledger
 from otel_sysexit.ledger import Account, Delivery
+from otel_sysexit.messages import explain_bug, say
 from otel_sysexit.otlp.export import Batch, Exporter
 from otel_sysexit.otlp.resources import rules_of
 from otel_sysexit.otlp.transport import make_transport
@@ -42,7 +44,7 @@ from otel_sysexit.stuck import StuckCalls, all_in_flight, describe
 from otel_sysexit.targets import Targets
 from otel_sysexit.traces import Structure, Totals
 from otel_sysexit.trees import Tree
-from otel_sysexit.view import View, explain_bug, say
+from otel_sysexit.view import View
 from otel_sysexit.windows import Windows
 
 if TYPE_CHECKING:
@@ -269,7 +271,7 @@ class Agent:
         self._round()  # tasks that ended after the last call
         self._lost_at_end = self.capture.calls.waiting()
         self._view.see_living(self.processes.living())
-        self._pass_on(self.reader.no_calls, sys.maxsize, is_last=True)
+        self._pass_on(self._decoder.no_calls, sys.maxsize, is_last=True)
         for exporter in self._exporters:
             if self.is_aborted or self._lost_at_end:  # patience has been had
                 exporter.abort()
@@ -334,7 +336,7 @@ def run(config: Config, loader: Loader, argv: Sequence[str], inherited: Inherite
     find_executable(argv[0], inherited.environ.get("PATH", os.defpath))
     agent = Agent(config, " ".join(argv))
     agent.open_output()
-    capture = loader.capture()  # a Ctrl-C until now just ends us
+    capture = Capture(loader.request, loader.descriptors())  # a Ctrl-C until now just ends us
     signals = Signals()
     command = Command(argv, inherited.environ, inherited.signal_mask)
     try:
@@ -418,7 +420,7 @@ def attach(config: Config, targets: Targets, loader: Loader) -> int:
     check_pid_namespace()
     agent = Agent(config, "")
     agent.open_output()
-    capture = loader.capture()  # a Ctrl-C until now just ends us
+    capture = Capture(loader.request, loader.descriptors())  # a Ctrl-C until now just ends us
     signals = Signals()
     agent.connect(capture)
     scan = Scan(targets, {os.getpid()})

@@ -6,8 +6,6 @@ does not know who made a call (processes.py) nor what becomes of it. No Python o
 """
 
 import enum
-import errno
-import fnmatch
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -18,6 +16,7 @@ import numpy.typing as npt
 
 from otel_sysexit.addresses import Addresses
 from otel_sysexit.arguments import ArgumentTexts
+from otel_sysexit.benign import BenignErrors
 from otel_sysexit.files import Files
 from otel_sysexit.identity import Image, Thread
 from otel_sysexit.kernel import records
@@ -27,7 +26,6 @@ from otel_sysexit.texts import Texts
 
 _INTERRUPTIONS: Final = np.array([-512, -513, -514, -516], np.int64)
 _SIGRETURNS: Final = frozenset({"rt_sigreturn", "sigreturn"})
-_ERRNOS: Final = {name: number for name, number in vars(errno).items() if isinstance(number, int)}
 
 
 class Outcome(enum.IntEnum):
@@ -130,45 +128,6 @@ class Clock:
         return offset
 
 
-class BenignErrors:
-    """Which failures are no errors: `ERRNO` for every call, or `GLOB:ERRNO` for calls of that name."""
-
-    def __init__(self, text: str) -> None:
-        """
-        Parse a comma list.
-
-        Raises:
-            ValueError: an errno has no name here; the message is one line.
-        """
-        self._everywhere = np.zeros(4096, np.bool_)
-        self._by_name: list[tuple[str, int]] = []
-        for item in filter(None, (part.strip() for part in text.split(","))):
-            name, _, code = item.rpartition(":")
-            number = _ERRNOS.get(code.upper())
-            if number is None:
-                raise ValueError(f"unknown errno {code!r}")
-            if name:
-                self._by_name.append((name, number))
-            else:
-                self._everywhere[number] = True
-
-    def everywhere(self) -> npt.NDArray[np.bool_]:
-        """Return bool[4096]: which errnos are benign whatever the call."""
-        return self._everywhere.copy()
-
-    def match(
-        self, codes: npt.NDArray[np.uint16], kind: npt.NDArray[np.uint16], kinds: Kinds
-    ) -> npt.NDArray[np.bool_]:
-        """Return bool[n]: whether the failure *codes* of calls of *kind* are benign."""
-        benign = self._everywhere[codes]
-        for pattern, number in self._by_name:
-            rows = np.flatnonzero(codes == number)
-            for index in np.unique(kind[rows]).tolist():
-                if fnmatch.fnmatchcase(kinds[index].restarts or kinds[index].name, pattern):
-                    benign[rows[kind[rows] == index]] = True
-        return benign
-
-
 class Decoder:
     """Turns batches of records into batches of calls."""
 
@@ -195,6 +154,8 @@ class Decoder:
         self._argument_texts = ArgumentTexts()
         self._has_argument_texts = has_argument_texts
         self._benign_errors = benign_errors
+        # Made now: what numpy imports with the first batch it has while the programs are loaded.
+        self.no_calls = self.decode(np.empty(0, records.CALL))
 
     def decode(self, calls: npt.NDArray[Any]) -> Calls:
         """

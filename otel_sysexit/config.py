@@ -14,15 +14,23 @@ from typing import Any, Final
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from otel_sysexit.attributes import DEFAULT_ATTRIBUTES, PROCESS_COMMAND_ARGS, AttributeSelection
-from otel_sysexit.calls import BenignErrors
+from otel_sysexit.benign import BenignErrors
 from otel_sysexit.environment import parse_pairs
 from otel_sysexit.errors import UsageError
 from otel_sysexit.kernel.records import STRING_LIMIT_DEFAULT
 from otel_sysexit.propagation import TraceContext, parse_trace_context
 from otel_sysexit.selections import Durations, ErrnoSet, Selection
-from otel_sysexit.settings import BENIGN_ERRORS, MAX_RATE, RING_BYTES, SETTINGS, Args, Setting, parse_endpoint
+from otel_sysexit.settings import (
+    BENIGN_ERRORS,
+    MAX_RATE,
+    RING_BYTES,
+    SETTINGS,
+    TREE_SPANS_MAX,
+    Args,
+    Setting,
+    parse_endpoint,
+)
 from otel_sysexit.targets import Selectors, ServiceRule
-from otel_sysexit.trees import TREE_SPANS_MAX
 
 _TRACES_PATH: Final = "/v1/traces"
 _LOGS_ENDPOINT: Final = "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT"

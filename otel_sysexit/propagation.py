@@ -10,10 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from opentelemetry.trace import get_current_span
-from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
-
-_PROPAGATOR: Final = TraceContextTextMapPropagator()
 # What a header field may hold (RFC 9110, 5.5), which env-carriers.md asks of variables, too; no obs-text.
 _FIELD: Final = re.compile(r"[\t\x20-\x7e]*")
 # sampled and random-trace-id: the others are reserved, and to be set to zero by whoever passes them on (W3C, trace-flags).
@@ -46,8 +42,12 @@ def parse_trace_context(environ: Mapping[str, str]) -> TraceContext | None:
     parent = environ.get("TRACEPARENT")
     if not parent:
         return None
+    # Late, as few programs have one, and a start is waited for.
+    from opentelemetry.trace import get_current_span  # noqa: PLC0415
+    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator  # noqa: PLC0415
+
     carrier = {"traceparent": parent, "tracestate": environ.get("TRACESTATE", "")}
-    found = get_current_span(_PROPAGATOR.extract(carrier)).get_span_context()
+    found = get_current_span(TraceContextTextMapPropagator().extract(carrier)).get_span_context()
     # The propagator alone takes a line feed at the end, and anything in what versions to come may append.
     if not (found.is_valid and _FIELD.fullmatch(parent)):
         raise ValueError(f"TRACEPARENT is no W3C trace context: {parent[:_SHOWN_MAX]!r}")

@@ -56,7 +56,6 @@ class Reader:
         self._capture = capture
         self._decoder = decoder
         self._processes = processes
-        self.no_calls = decoder.decode(np.empty(0, capture.calls.dtype))
 
     def read(self, limit: int) -> Calls:
         """Return the next *limit* calls at most, and take in what happened to tasks until now."""
@@ -69,7 +68,7 @@ class Reader:
         if len(tasks) or len(exec_strings):
             self._processes.learn(tasks, self._decoder.strings.take_execs(tasks, exec_strings), produced)
         if not len(calls):
-            return self.no_calls
+            return self._decoder.no_calls
         self._read_strings(calls)
         self._read_files(calls)
         return self._processes.identify(self._decoder.decode(calls))

@@ -343,16 +343,20 @@ def kernel_table(selection: Selection | None) -> U4:
     all are. Names whose number has no place in the table (NUMBERS and above) are not in it.
     """
     table = np.zeros((ABIS, NUMBERS), np.uint32)
+    wanted = int(Entry.IS_WANTED)  # plain numbers: these are two thousand calls, and a start is waited for
     for abi in Abi:
+        row = table[abi]
         if selection is None or selection.includes_unnamed(abi):
-            table[abi] = Entry.IS_WANTED
+            row[:] = wanted
         chosen = None if selection is None else selection.names(abi)
+        label = abi.label
         for name, number in _placed(abi):
             is_chosen = chosen is None or name in chosen
-            table[abi, number] = _layout(name, _declared(name, abi)) | (Entry.IS_WANTED if is_chosen else 0)
+            row[number] = _layout(name, shipped_signature(name, label) or ()) | (wanted if is_chosen else 0)
     return table.reshape(-1)
 
 
+@cache
 def _layout(name: str, declared: Signature) -> int:
     """Return bits 0 to 30 of a call's entry."""
     layout = 0
@@ -368,4 +372,4 @@ def _layout(name: str, declared: Signature) -> int:
     for place, argument in enumerate(declared):
         if argument.c_type == "struct sockaddr *":  # its length is always the next one
             layout |= (1 + place) << 12 | (2 + place) << 15 | declared[place + 1].is_pointer << 18
-    return layout | (Entry.IS_BIRTH if name in _BIRTHS else 0)
+    return layout | (int(Entry.IS_BIRTH) if name in _BIRTHS else 0)

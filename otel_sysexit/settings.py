@@ -16,7 +16,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from otel_sysexit.attributes import parse_switches
-from otel_sysexit.calls import BenignErrors
+from otel_sysexit.benign import BenignErrors
 from otel_sysexit.environment import parse_boolean, parse_milliseconds_ns, parse_pairs
 from otel_sysexit.kernel.contextmap import DEFAULT_PATH
 from otel_sysexit.selections import (
@@ -36,7 +36,6 @@ from otel_sysexit.targets import (
     parse_tid,
     parse_uid,
 )
-from otel_sysexit.trees import TREE_SPANS_MAX
 
 PREFIX: Final = "OTEL_SYSEXIT_"
 BENIGN_ERRORS: Final = "EAGAIN,EINPROGRESS,EALREADY,EINTR,futex*:ETIMEDOUT,mq_timed*:ETIMEDOUT"
@@ -44,6 +43,7 @@ RING_BYTES: Final = {"run": 64 << 20, "attach": 16 << 20}
 """A command is over soon and may be fast; an agent stays on its host."""
 MAX_RATE: Final = {"run": 0, "attach": 5_000}
 MAX_RATE_MAX: Final = 10_000_000
+TREE_SPANS_MAX: Final = 10_000
 TRACE_SPANS_MAX: Final = range(100, 1_000_001)
 PROBABILITY_MIN: Final = Decimal(2) ** -32
 STRING_LIMIT_MIN: Final = 128

@@ -20,6 +20,7 @@ from otel_sysexit.identity import Image, Process
 from otel_sysexit.joining import is_joined, join
 from otel_sysexit.propagation import TraceContext
 from otel_sysexit.sampling import make_trace_id
+from otel_sysexit.settings import TREE_SPANS_MAX
 from otel_sysexit.traces import (
     SAMPLED,
     Ids,
@@ -34,7 +35,6 @@ from otel_sysexit.traces import (
     state_beside,
 )
 
-TREE_SPANS_MAX: Final = 10_000
 PART_SECONDS_MAX: Final = 60
 
 

@@ -1,10 +1,7 @@
 """What people see: nothing, live lines, a summary, the ledger; on stderr, which is not the command's output."""
 
 import sys
-import traceback
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from otel_sysexit.calls import Calls
@@ -13,6 +10,7 @@ from otel_sysexit.identity import Process
 from otel_sysexit.kernel.capture import Capture
 from otel_sysexit.kernel.records import Ledger
 from otel_sysexit.ledger import Account
+from otel_sysexit.messages import say, write
 from otel_sysexit.progress import Progress
 from otel_sysexit.stuck import CallInFlight
 
@@ -21,25 +19,6 @@ if TYPE_CHECKING:
 
 _IN_FLIGHT_LINES_MAX = 100
 _HINT = "To send this to a collector: add --endpoint http://localhost:4318"
-
-
-def write(text: str) -> None:
-    """Write on stderr; if nobody listens, the traced program must not suffer."""
-    with suppress(OSError):
-        sys.stderr.write(text)
-        sys.stderr.flush()
-
-
-def say(message: str) -> None:
-    """Write one line about ourselves."""
-    write(f"otel-sysexit: {message}\n")
-
-
-def explain_bug(error: BaseException) -> None:
-    """Say that something went wrong that never should, with where it did."""
-    frames = traceback.extract_tb(error.__traceback__)
-    where = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
-    say(f"internal error, please report it: {type(error).__name__}: {error}{where}")
 
 
 def _make_summary(title: str) -> "Summary":

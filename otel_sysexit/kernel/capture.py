@@ -1,113 +1,25 @@
 """
-The agent's side of the kernel: start the loader, take over rings, maps and links, tell who is a target, read the ledger.
+The agent's side of the kernel: take over rings, maps and links, tell who is a target, read the ledger.
 
-In: a `Request`. Out: five rings (calls, strings, files, tasks, exec strings) and the ledger.
+In: a `Request` and the descriptors that the loader has handed over. Out: five rings (calls, strings, files, tasks, exec strings) and the ledger.
 """
 
-import json
 import os
-import signal
-import socket
 import struct
 from collections.abc import Sequence
-from contextlib import suppress
-from importlib.resources import files
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from otel_sysexit.errors import AgentError
-from otel_sysexit.kernel import loader, records
+from otel_sysexit.kernel import records
 from otel_sysexit.kernel.loader import LINKS, MAPS
 from otel_sysexit.kernel.maps import Map, possible_cpus, wait_for_running_programs
 from otel_sysexit.kernel.request import TASKS_BYTES, Request
 from otel_sysexit.kernel.ring import Ring
 from otel_sysexit.kernel.slots import Slots
-
-_LOADER_SECONDS: Final = 300.0
-"""Against one that hangs: compiling takes a second, on a host that is very slow or busy a minute."""
-
-
-def find_bpf_dir() -> Path:
-    """
-    Return the folder of the BPF sources: in the installed package, or in the checkout beside it.
-
-    Raises:
-        AgentError: neither is there.
-    """
-    package = Path(str(files("otel_sysexit")))
-    for folder in (package / "bpf", package.parent / "bpf"):
-        if (folder / "calls.bpf.c").is_file():
-            return folder
-    raise AgentError(f"the BPF sources are missing from {package}: reinstall otel-sysexit")
-
-
-class Loader:
-    """A loader child at work; started early, so that it loads while the agent does other things."""
-
-    def __init__(self, request: Request) -> None:
-        """
-        Start the child for *request*: a copy of this process, which must have no threads yet.
-
-        Raises:
-            AgentError: the BPF sources are missing.
-        """
-        self._request = request
-        bpf_dir = str(find_bpf_dir())
-        self._channel, theirs = socket.socketpair()
-        self._pid = os.fork()
-        if self._pid == 0:
-            self._channel.close()
-            loader.serve(request, bpf_dir, theirs)
-        theirs.close()
-        self._channel.settimeout(_LOADER_SECONDS)
-
-    def capture(self) -> "Capture":
-        """
-        Wait for the child and return what it handed over.
-
-        Raises:
-            AgentError: nothing could be loaded, with the reason.
-        """
-        with self._channel:
-            try:
-                data, fds, _, _ = socket.recv_fds(self._channel, 65536, len(LINKS) * 2 + len(MAPS))
-            except TimeoutError as error:
-                self._end(signal.SIGKILL)
-                raise AgentError(f"the loader did not finish within {_LOADER_SECONDS:.0f} s") from error
-        status = self._end()
-        for fd in fds:  # the command must not inherit what keeps the programs attached
-            os.set_inheritable(fd, False)
-        answer = (
-            json.loads(data)
-            if data
-            else {"error": "died", "message": f"the loader died (exit status {status})"}
-        )
-        if answer["error"] is not None:
-            raise AgentError(answer["message"])
-        return Capture(self._request, fds)
-
-    def _end(self, number: signal.Signals | None = None) -> int:
-        """Wait for the child, which is sent the signal *number* with all that it has started; return its exit status."""
-        if number is not None:
-            with suppress(ProcessLookupError):
-                os.kill(self._pid, number)
-            with suppress(ProcessLookupError):  # it may have no group yet
-                os.killpg(self._pid, number)
-        _, status = os.waitpid(self._pid, 0)
-        self._pid = 0
-        return os.waitstatus_to_exitcode(status)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """End the child whatever it does."""
-        self._channel.close()
-        if self._pid:
-            self._end(signal.SIGKILL)
 
 
 class Capture:

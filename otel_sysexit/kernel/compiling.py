@@ -9,7 +9,6 @@ import subprocess
 import sys
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final
 
@@ -79,7 +78,7 @@ def _start(python: str) -> "subprocess.Popen[bytes]":
     # Appended: a distribution's bcc is found before anything beside our package. Isolated: nothing that the
     # user's environment says about Python reaches a program that runs as root.
     code = (
-        f"import sys; sys.path.append({str(Path(str(files('otel_sysexit'))).parent)!r});"
+        f"import sys; sys.path.append({str(Path(__file__).parents[2])!r});"
         "from otel_sysexit.kernel.compiler import main; main()"
     )
     pipe = subprocess.PIPE

@@ -16,6 +16,7 @@ import socket
 import struct
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from otel_sysexit.kernel.bpf import RAW_TRACEPOINT, TRACEPOINT, Command, bpf, create_map, load_program
@@ -30,6 +31,7 @@ from otel_sysexit.kernel.tracepoints import attach, mount_tracefs
 if TYPE_CHECKING:
     from otel_sysexit.kernel.request import Request
 
+PACKAGE: Final = Path(__file__).parents[1]
 MAPS: Final = (
     *("pending", "pending_owners", "pending_others", "selection", "rate"),
     *("calls", "strings", "tasks", "exec_strings", "files", "ledger", "is_closing"),
@@ -57,7 +59,20 @@ def lift_memory_limit() -> None:
         resource.setrlimit(resource.RLIMIT_MEMLOCK, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 
 
-def load(request: "Request", bpf_dir: str) -> list[int]:
+def find_bpf_dir(package: Path = PACKAGE) -> Path:
+    """
+    Return the folder of the BPF sources: in the installed *package*, or in the checkout beside it.
+
+    Raises:
+        LoadError: neither is there.
+    """
+    for folder in (package / "bpf", package.parent / "bpf"):
+        if (folder / "calls.bpf.c").is_file():
+            return folder
+    raise LoadError("no-sources", f"the BPF sources are missing from {package}: reinstall otel-sysexit")
+
+
+def load(request: "Request") -> list[int]:
     """
     Load and attach; return the descriptors of `MAPS`, of `LINKS`, and of the programs of `LINKS`.
 
@@ -66,7 +81,7 @@ def load(request: "Request", bpf_dir: str) -> list[int]:
     """
     lift_memory_limit()
     check_kernel()
-    compiled, maps, programs = load_kept_or_new(request, bpf_dir)
+    compiled, maps, programs = load_kept_or_new(request, str(find_bpf_dir()))
     for name, (keys, values, count) in request.contents().items():
         fill(maps[name], keys, values, count)
     return [*(maps[name] for name in MAPS), *attach_all(compiled, programs), *programs.values()]
@@ -193,13 +208,13 @@ def attach_all(compiled: Object, programs: Mapping[str, int]) -> list[int]:
     return [attach(tracepoint, programs[tracepoint], is_event=tracepoint in events) for tracepoint in LINKS]
 
 
-def serve(request: "Request", bpf_dir: str, channel: socket.socket) -> NoReturn:
+def serve(request: "Request", channel: socket.socket) -> NoReturn:
     """Load and attach what is asked for, hand it over, and end this process."""
     descriptors: list[int] = []
     try:
         os.setsid()  # a Ctrl-C is for the command
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored by some that start us, and then inherited
-        descriptors = load(request, bpf_dir)
+        descriptors = load(request)
         answer: dict[str, str | None] = {"error": None}
     except LoadError as error:
         answer = {"error": error.kind, "message": str(error)}

@@ -11,7 +11,8 @@ from made_calls import make_process
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from otel_sysexit import syscalls
-from otel_sysexit.calls import BenignErrors, Calls, Decoder
+from otel_sysexit.benign import BenignErrors
+from otel_sysexit.calls import Calls, Decoder
 from otel_sysexit.identity import Thread
 from otel_sysexit.kernel import records
 from otel_sysexit.kernel.records import StringRole

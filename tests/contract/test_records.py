@@ -14,11 +14,11 @@ from otel_sysexit import selections, syscalls, targets
 from otel_sysexit.addresses import SOCKADDR_BYTES_MAX
 from otel_sysexit.attributes import AttributeSelection
 from otel_sysexit.cgroups import Cgroup
-from otel_sysexit.cli import make_request
 from otel_sysexit.config import Config
 from otel_sysexit.kernel import compiler, loader, macros, records
 from otel_sysexit.kernel.request import Request
 from otel_sysexit.settings import STRING_LIMIT_MAX, STRING_LIMIT_MIN
+from otel_sysexit.startup import make_request
 from otel_sysexit.targets import Targets
 
 BPF = Path(__file__).parents[2] / "bpf"

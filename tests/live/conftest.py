@@ -33,7 +33,8 @@ from live.shared_agent import SharedAgent
 from otlp_json import STATUS_ERROR, STATUS_UNSET, Span, read_spans
 
 import otel_sysexit
-from otel_sysexit.trees import PART_SECONDS_MAX, TREE_SPANS_MAX
+from otel_sysexit.settings import TREE_SPANS_MAX
+from otel_sysexit.trees import PART_SECONDS_MAX
 
 PROGRAMS = Path(__file__).parent / "programs"
 CFLAGS = ["-O1", "-Wall", "-Werror", "-pthread"]

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from otel_sysexit.kernel.capture import find_bpf_dir
+from otel_sysexit.kernel.loader import find_bpf_dir
 from otel_sysexit.kernel.request import Request, Selection, Thresholds
 from otel_sysexit.selections import kernel_table
 

@@ -11,17 +11,18 @@ from otel_sysexit.kernel.request import PENDING_PLACES
 # for all, a process that is left out has it before the program comes.
 START = """
 import dataclasses, os, signal, sys, time
-from otel_sysexit.cli import make_request
 from otel_sysexit.config import resolve
-from otel_sysexit.kernel.capture import Loader
+from otel_sysexit.kernel.capture import Capture
+from otel_sysexit.kernel.handover import Loader
 from otel_sysexit.kernel.records import Ledger
+from otel_sysexit.startup import make_request
 from otel_sysexit.targets import Targets
 
 places = int(sys.argv.pop(1))
 config = resolve("run", {"syscalls": "getppid,clock_nanosleep", "args": "none"}, {})
 request = dataclasses.replace(make_request(config, Targets()), pending_places=places)
 with Loader(request) as loader:
-    capture = loader.capture()
+    capture = Capture(request, loader.descriptors())
 occupant = os.fork()
 if occupant == 0:
     time.sleep(600)

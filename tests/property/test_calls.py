@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from otel_sysexit import syscalls
-from otel_sysexit.calls import BenignErrors, Calls, Decoder, Outcome
+from otel_sysexit.benign import BenignErrors
+from otel_sysexit.calls import Calls, Decoder, Outcome
 from otel_sysexit.kernel import records
 from otel_sysexit.kernel.records import CallKind, StringRole
 from otel_sysexit.strings import _EXEC_PATHS_MAX

@@ -6,7 +6,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from otel_sysexit.calls import BenignErrors, Calls, Decoder
+from otel_sysexit.benign import BenignErrors
+from otel_sysexit.calls import Calls, Decoder
 from otel_sysexit.kernel import records
 from otel_sysexit.kernel.records import StringRole, TaskKind
 from otel_sysexit.strings import _SLACK

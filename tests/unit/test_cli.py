@@ -224,3 +224,26 @@ def test_starting_imports_no_compiler_and_no_exporter():
 
     assert "click" in imported
     assert imported & {"grpc", "requests", "bcc", "rich", "opentelemetry.sdk.trace"} == set()
+    assert (
+        imported & {"opentelemetry.trace", "google.protobuf", "otel_sysexit.agent", "otel_sysexit.calls"}
+        == set()
+    )
+
+
+def test_the_loader_is_started_before_the_rest_is_imported():
+    """What a start cannot do without is imported first, and nothing else: the rest while the programs are loaded."""
+    code = "import sys, otel_sysexit.startup; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        check=True,
+        capture_output=True,
+        text=True,
+        cwd=Path(otel_sysexit.__file__).parents[1],
+    )
+    late = {"opentelemetry", "google.protobuf", "psutil", "subprocess", "numpy.ma"}
+    late |= {
+        f"otel_sysexit.{name}"
+        for name in ("agent", "calls", "processes", "otlp", "kernel.loader", "kernel.capture")
+    }
+
+    assert set(done.stdout.split()) & late == set()

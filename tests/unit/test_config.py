@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from otel_sysexit.calls import BenignErrors
+from otel_sysexit.benign import BenignErrors
 from otel_sysexit.config import Config, resolve
 from otel_sysexit.errors import UsageError
 from otel_sysexit.selections import Durations, ErrnoSet, parse_selection

@@ -9,8 +9,8 @@ import pytest
 
 import otel_sysexit
 from otel_sysexit.errors import AgentError
-from otel_sysexit.kernel import capture, loader
-from otel_sysexit.kernel.capture import Loader
+from otel_sysexit.kernel import handover, loader
+from otel_sysexit.kernel.handover import Loader
 from otel_sysexit.kernel.objects import MapSpecification, Object
 from otel_sysexit.kernel.probes import LoadError
 from otel_sysexit.kernel.request import Request
@@ -23,7 +23,7 @@ def says(monkeypatch: pytest.MonkeyPatch, load: object) -> str:
     """Start a child that does *load* instead of its work, in vain; return what is said of it."""
     monkeypatch.setattr(loader, "load", load)
     with Loader(REQUEST) as child, pytest.raises(AgentError) as caught:
-        child.capture()
+        child.descriptors()
 
     assert len(str(caught.value).splitlines()) == 1
     return str(caught.value)
@@ -54,7 +54,7 @@ def test_a_child_that_dies_is_said(monkeypatch):
 
 def test_a_child_that_hangs_is_ended(monkeypatch):
     """A child that does not answer in time is killed, and that is said."""
-    monkeypatch.setattr(capture, "_LOADER_SECONDS", 0.3)
+    monkeypatch.setattr(handover, "_LOADER_SECONDS", 0.3)
 
     assert "did not finish within" in says(monkeypatch, lambda *_: time.sleep(60))
 
@@ -97,11 +97,9 @@ def test_a_ctrl_c_is_not_for_the_child(monkeypatch):
 
 def test_descriptors_are_the_agents_own(monkeypatch):
     """What the child opens is the agent's afterwards, and no command inherits it."""
-    given = []
     monkeypatch.setattr(loader, "load", lambda *_: [os.open("/dev/null", os.O_RDONLY)] * 3)
-    monkeypatch.setattr(capture, "Capture", lambda _request, fds: given.extend(fds))
     with Loader(REQUEST) as child:
-        child.capture()
+        given = child.descriptors()
 
     assert [os.get_inheritable(fd) for fd in given] == [False] * 3
     for fd in given:
@@ -113,26 +111,23 @@ def test_descriptors_are_the_agents_own(monkeypatch):
 
 def test_the_bpf_sources_are_found():
     """In a checkout they lie beside the package."""
-    assert capture.find_bpf_dir() == CHECKOUT / "bpf"
+    assert loader.find_bpf_dir() == CHECKOUT / "bpf"
 
 
-def test_the_bpf_sources_of_a_wheel_are_found(tmp_path, monkeypatch):
+def test_the_bpf_sources_of_a_wheel_are_found(tmp_path):
     """In an installed package they lie in it, and those count first."""
     package = tmp_path / "otel_sysexit"
     for folder in (package / "bpf", tmp_path / "bpf"):
         folder.mkdir(parents=True)
         (folder / "calls.bpf.c").touch()
-    monkeypatch.setattr(capture, "files", lambda _: package)
 
-    assert capture.find_bpf_dir() == package / "bpf"
+    assert loader.find_bpf_dir(package) == package / "bpf"
 
 
-def test_missing_bpf_sources_are_said(tmp_path, monkeypatch):
+def test_missing_bpf_sources_are_said(tmp_path):
     """A package without them is broken: that is said."""
-    monkeypatch.setattr(capture, "files", lambda _: tmp_path)
-
-    with pytest.raises(AgentError, match="reinstall otel-sysexit"):
-        capture.find_bpf_dir()
+    with pytest.raises(LoadError, match="reinstall otel-sysexit"):
+        loader.find_bpf_dir(tmp_path)
 
 
 def test_a_map_that_cannot_be_filled_is_said():

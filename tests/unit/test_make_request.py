@@ -5,13 +5,13 @@ import os
 import numpy as np
 import pytest
 
-from otel_sysexit import cli
-from otel_sysexit.cli import find_context_map, make_request
+from otel_sysexit import startup
 from otel_sysexit.config import Config, resolve
 from otel_sysexit.errors import UsageError
 from otel_sysexit.kernel.request import Request
 from otel_sysexit.sampling import threshold_of
 from otel_sysexit.settings import SETTINGS
+from otel_sysexit.startup import find_context_map, make_request
 from otel_sysexit.syscalls import NUMBERS, Abi, number_of
 from otel_sysexit.targets import Targets
 
@@ -114,7 +114,7 @@ def test_arguments_are_a_number_for_the_compiler(args, expected):
 @pytest.fixture
 def no_map(monkeypatch):
     """A machine on which no map of trace contexts is found."""
-    monkeypatch.setattr(cli, "DEFAULT_PATH", "/nonexistent/traces_ctx_v1")
+    monkeypatch.setattr(startup, "DEFAULT_PATH", "/nonexistent/traces_ctx_v1")
 
 
 @pytest.fixture
@@ -122,7 +122,7 @@ def bad_map(monkeypatch, tmp_path):
     """A machine with something else in its place; return its path."""
     path = tmp_path / "traces_ctx_v1"
     path.touch()
-    monkeypatch.setattr(cli, "DEFAULT_PATH", str(path))
+    monkeypatch.setattr(startup, "DEFAULT_PATH", str(path))
     return str(path)
 
 

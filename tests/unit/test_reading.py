@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
-from otel_sysexit.calls import BenignErrors, Decoder
+from otel_sysexit.benign import BenignErrors
+from otel_sysexit.calls import Decoder
 from otel_sysexit.kernel import records
 from otel_sysexit.kernel.records import StringRole, TaskKind
 from otel_sysexit.processes import Processes
