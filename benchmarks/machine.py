@@ -15,8 +15,9 @@ DEADLINE_SECONDS: Final = 60.0
 ENVIRONMENT: Final[Mapping[str, str]] = {
     **{name: value for name, value in os.environ.items() if not name.startswith("OTEL_")},
     "PYTHONPATH": str(ROOT),
+    "OTEL_SYSEXIT_CACHE": "off",
 }
-"""For the agent: nothing in it configures us, and it is this checkout that runs."""
+"""For the agent: nothing in it configures us, it is this checkout that runs, and it uses nothing that was compiled earlier."""
 _LINKS: Final = ("anon_inode:bpf_link", "anon_inode:bpf-link")
 _PACKAGES: Final = {"strace": "strace", "perf": "linux-perf", "bpftrace": "bpftrace"}
 

@@ -172,14 +172,28 @@ def measure_million(program: Path, endpoint: str) -> tuple[list[Goal], str]:
     return goals, text
 
 
-def measure_start(endpoint: str) -> tuple[Goal, str]:
-    """Start the agent a few times; return the goal and the section."""
-    seconds = list(whole_agent.start_seconds(endpoint, _STARTS))
-    middle = statistics.median(seconds)
-    text = f"{min(seconds):.2f} s at best, {middle:.2f} s in the median of {_STARTS}, {max(seconds):.2f} s at worst."
-    return Goal(
-        "start until the first call is captured at most 0.5 s", f"{middle:.2f} s", middle <= 0.5
-    ), text
+def measure_start(endpoint: str) -> tuple[list[Goal], str]:
+    """Start the agent a few times; return the goals and the section's table."""
+    starts = whole_agent.measure_starts(endpoint, _STARTS)
+    ways = {
+        "the first call is captured, programs compiled now": starts.compiling,
+        "the first call is captured, programs kept from an earlier start": starts.kept,
+        "`--help` has ended": starts.helping,
+    }
+    rows = [
+        [way, *(f"{value:.2f}" for value in (min(seconds), statistics.median(seconds), max(seconds)))]
+        for way, seconds in ways.items()
+    ]
+    first_call, helping = statistics.median(starts.kept), statistics.median(starts.helping)
+    goals = [
+        Goal(
+            "start until the first call is captured, programs kept, at most 0.5 s",
+            f"{first_call:.2f} s",
+            first_call <= 0.5,
+        ),
+        Goal("`--help` at most 0.15 s", f"{helping:.2f} s", helping <= 0.15),
+    ]
+    return goals, table(["s from the start until", "min", "median", "max"], rows)
 
 
 def main() -> None:
@@ -197,10 +211,10 @@ def main() -> None:
         with collector.started(folder) as sink:
             ratios, calls = measure_calls(program, sink.endpoint, options.rounds)
             prices = measure_options(program, max(options.rounds // 2, 1))
-            start, starts = measure_start(sink.endpoint)
+            starting, starts = measure_start(sink.endpoint)
             million, long_run = measure_million(program, sink.endpoint)
         cpu, spans = measure_pipeline()
-    goals = table(["goal", "measured", ""], [goal.row() for goal in (*ratios, *cpu, *million, start)])
+    goals = table(["goal", "measured", ""], [goal.row() for goal in (*ratios, *cpu, *million, *starting)])
     text = _READING.format(
         machine=describe(),
         date=f"{datetime.now(UTC):%Y-%m-%d}",
@@ -212,6 +226,7 @@ def main() -> None:
         spans=spans,
         million=long_run,
         starts=starts,
+        start_count=_STARTS,
     )
     print(text)
     options.output.parent.mkdir(parents=True, exist_ok=True)

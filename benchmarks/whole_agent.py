@@ -98,15 +98,49 @@ def _memory(pid: int) -> dict[str, int]:
     return {name: int(found[name].split()[0]) for name in _MEMORY}
 
 
-def start_seconds(endpoint: str, repetitions: int) -> Iterator[float]:
-    """Yield the time from starting the agent to the start of its command's execve, the first call captured."""
-    with tempfile.TemporaryDirectory() as folder:
-        output = Path(folder, "spans.jsonl")
+@dataclass(frozen=True)
+class Starts:
+    """Seconds of each repetition."""
+
+    compiling: list[float]
+    """From starting the agent to the start of its command's execve, the first call captured."""
+    kept: list[float]
+    """The same with programs that an earlier start has compiled."""
+    helping: list[float]
+    """Of --help, from start to end."""
+
+
+def measure_starts(endpoint: str, repetitions: int) -> Starts:
+    """Start the agent in each of these ways, in turns."""
+    starts = Starts([], [], [])
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        _start_seconds(endpoint, folder, str(folder / "cache"))
         for _ in range(repetitions):
-            before = time.time_ns()
-            options = ("--endpoint", endpoint, "--protocol", "grpc", "--output", str(output), "--quiet")
-            run([*AGENT, "run", *options, "--", "/bin/true"])
-            yield (_first_call_ns(output) - before) / 1e9
+            starts.compiling.append(_start_seconds(endpoint, folder, "off"))
+            starts.kept.append(_start_seconds(endpoint, folder, str(folder / "cache")))
+            before = time.perf_counter()
+            run([*AGENT, "--help"])
+            starts.helping.append(time.perf_counter() - before)
+    return starts
+
+
+def _start_seconds(endpoint: str, folder: Path, cache: str) -> float:
+    output = folder / "spans.jsonl"
+    options = (
+        "--endpoint",
+        endpoint,
+        "--protocol",
+        "grpc",
+        "--output",
+        str(output),
+        "--quiet",
+        "--cache",
+        cache,
+    )
+    before = time.time_ns()
+    run([*AGENT, "run", *options, "--", "/bin/true"])
+    return (_first_call_ns(output) - before) / 1e9
 
 
 def _first_call_ns(output: Path) -> int:

@@ -11,8 +11,6 @@ import pytest
 
 from otel_sysexit.kernel.cache import Cache
 
-pytestmark = pytest.mark.each_kernel
-
 PYTHON = os.environ.get("BCC_PYTHON", "/usr/bin/python3")
 
 
@@ -55,6 +53,7 @@ def starts(invoke, tmp_path) -> Starts:
     return Starts(invoke, tmp_path)
 
 
+@pytest.mark.each_kernel
 def test_the_second_start_needs_no_compiler(starts):
     """What the first start has compiled is loaded by the next ones, whatever differs in maps only."""
     assert starts.start() == 1
@@ -74,7 +73,7 @@ def test_off_means_off(starts):
 @pytest.mark.parametrize(
     ("program", "options"),
     [
-        (("getppid", "997"), ()),
+        pytest.param(("getppid", "997"), (), marks=pytest.mark.each_kernel),
         (("calls",), ("--args", "none")),
         (("fork",), ("--command-args",)),
         (("exec_path", "/bin/true"), ()),
