@@ -3,7 +3,7 @@ Offsets of structure members in the running kernel, from its BTF.
 
 In goes the kernel's type information (`/sys/kernel/btf/vmlinux`), out come byte offsets. The format is
 Documentation/bpf/btf.rst. No package on PyPI reads raw BTF (checked 2026-11), hence this small reader; it knows
-structures, unions and enumerations only. It runs in the loader child, so it imports the standard library only.
+structures, unions and enumerations only. The compiler's Python imports it, too, so it needs the standard library only.
 """
 
 import struct

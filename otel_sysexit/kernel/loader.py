@@ -213,6 +213,8 @@ def serve(request: "Request", channel: socket.socket) -> NoReturn:
     descriptors: list[int] = []
     try:
         os.setsid()  # a Ctrl-C is for the command
+        for stream in range(3):  # who reads what the agent writes must not wait for us
+            os.dup2(os.open(os.devnull, os.O_RDWR), stream)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored by some that start us, and then inherited
         descriptors = load(request)
         answer: dict[str, str | None] = {"error": None}

@@ -95,6 +95,23 @@ def test_a_ctrl_c_is_not_for_the_child(monkeypatch):
         os.close(fd)
 
 
+def test_the_childs_streams_are_not_the_agents(monkeypatch):
+    """Who reads what the agent writes sees its end when the agent ends, whatever the child does."""
+    out, into = os.pipe()
+
+    def load(*_: object) -> list[int]:
+        os.write(
+            into, " ".join(str(Path(f"/proc/self/fd/{stream}").readlink()) for stream in range(3)).encode()
+        )
+        return []
+
+    monkeypatch.setattr(loader, "load", load)
+    with Loader(REQUEST):
+        assert os.read(out, 99) == b"/dev/null /dev/null /dev/null"
+    for fd in (out, into):
+        os.close(fd)
+
+
 def test_descriptors_are_the_agents_own(monkeypatch):
     """What the child opens is the agent's afterwards, and no command inherits it."""
     monkeypatch.setattr(loader, "load", lambda *_: [os.open("/dev/null", os.O_RDONLY)] * 3)
