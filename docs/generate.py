@@ -36,7 +36,7 @@ LEVELS = {
     ),
     "log": (
         "Log record",
-        "An event below the program's Resource; its body says it in words. It has these, and `thread.*` and `syscall.*` but for the result.",
+        "An event below the program's Resource; its body says it in words. A call has all attributes of its span, a call in flight `thread.*` and `syscall.*` but for the result.",
     ),
 }
 OTHERS = (

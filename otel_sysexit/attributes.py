@@ -77,6 +77,7 @@ SYSCALL_RESTARTS: Final = "syscall.restarts"
 SYSCALL_EXECUTED: Final = "syscall.executed"
 SYSCALL_TRUNCATED: Final = "syscall.truncated"
 SYSCALL_ELAPSED: Final = "syscall.elapsed"
+SYSCALL_DURATION: Final = "syscall.duration"
 SYSCALL_START_TIME: Final = "syscall.start_time"
 SYSCALL_ARGUMENT: Final = "syscall.argument."
 SYSCALL_DESCRIPTOR: Final = "syscall.descriptor."
@@ -153,15 +154,21 @@ ATTRIBUTES: Final = (
     Attribute(WINDOW_DROPPED, "int", "window", "The same, lost.", "17", unit="{call}", is_convention=False),
     Attribute(TRACE_PART, "int", "process", "On the root of a part of a tree that is closed before the command ended, and of those that follow: which one it is, from 1.", "2", is_convention=False),
     Attribute(LINK_TYPE, "string", "link", "`previous_window`, `parent_window` (of the process that started this one), `previous_part`, or `started_by`: the span in the TRACEPARENT of the process's environment.", "previous_window", requirement="required", is_convention=False),
-    Attribute(SYSCALL_ELAPSED, "double", "log", "Seconds since the call began.", "31.2", unit="s", is_convention=False),
-    Attribute(SYSCALL_START_TIME, "string", "log", "ISO 8601; the start of the span that follows.", "2026-11-25T10:00:00.000000000Z", is_convention=False),
+    Attribute(SYSCALL_DURATION, "double", "log", "Of the call, in seconds. Only of `otel_sysexit.call`.", "0.000012", unit="s", is_convention=False),
+    Attribute(SYSCALL_ELAPSED, "double", "log", "Seconds since the call began. Only of `otel_sysexit.call.in_flight`.", "31.2", unit="s", is_convention=False),
+    Attribute(SYSCALL_START_TIME, "string", "log", "ISO 8601; the start of the span that follows. Only of `otel_sysexit.call.in_flight`.", "2026-11-25T10:00:00.000000000Z", is_convention=False),
 )  # fmt: skip
 
+CALL: Final = Event(
+    "otel_sysexit.call",
+    "A call has returned (`--signals logs`). Its time is the call's start, its observed time the end. Severity ERROR (17) where its span would have that status, WARN (13) where it was not executed, "
+    "INFO (9) else. With `--signals traces,logs` it has its span's ids.",
+)
 CALL_IN_FLIGHT: Final = Event(
     "otel_sysexit.call.in_flight",
     "A call has not returned yet. Severity WARN (13) when `--stuck-after` reports it, INFO (9) when SIGUSR1 asked for it.",
 )
-EVENTS: Final = (CALL_IN_FLIGHT,)
+EVENTS: Final = (CALL, CALL_IN_FLIGHT)
 
 _REQUIRED: Final = frozenset(one.name for one in ATTRIBUTES if one.requirement == "required")
 _OPT_IN: Final = frozenset(one.name for one in ATTRIBUTES if one.requirement == "opt_in")

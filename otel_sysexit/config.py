@@ -76,6 +76,8 @@ class Config:
     string_limit: int = STRING_LIMIT_DEFAULT
     """Bytes."""
     benign_errors: BenignErrors = field(default_factory=lambda: BenignErrors(BENIGN_ERRORS))
+    signals: frozenset[str] = frozenset({"traces"})
+    """How calls are told: `traces`, `logs` or both."""
     trace_structure: str = "auto"
     """`tree`, `window` or `flat`; `auto` until it is resolved."""
     spans_per_trace: int = TREE_SPANS_MAX
@@ -98,6 +100,11 @@ class Config:
     trace_context: TraceContext | None = None
     """Of who starts us, and so the command (TRACEPARENT)."""
     warnings: Sequence[str] = ()
+
+    @property
+    def has_both_signals(self) -> bool:
+        """Whether calls are told as spans and as log records."""
+        return len(self.signals) > 1
 
     @property
     def has_command_args(self) -> bool:
@@ -263,7 +270,9 @@ def _settle_exporter(given: dict[str, Any], environ: Mapping[str, str], *, is_ou
     if given.get("exporter") == "console":
         given["exporter"] = "terminal"
     if "exporter" not in given:
-        given["exporter"] = "otlp" if "endpoint" in given else "none" if "output" in given else "terminal"
+        is_for_logs = "logs" in given.get("signals", ()) and environ.get(_LOGS_ENDPOINT)
+        is_sent = "endpoint" in given or is_for_logs
+        given["exporter"] = "otlp" if is_sent else "none" if "output" in given else "terminal"
 
 
 def _settle_endpoint(given: dict[str, Any], environ: Mapping[str, str], *, is_ours: bool) -> None:
@@ -285,7 +294,8 @@ def _settle_logs(
     given: dict[str, Any], environ: Mapping[str, str], warnings: list[str], ours: Collection[str]
 ) -> None:
     """Log records go where spans go, unless a variable for logs, or for all signals, says otherwise."""
-    if environ.get("OTEL_LOGS_EXPORTER", "").lower() == "none":
+    wants_logs = "logs" in given.get("signals", ())
+    if environ.get("OTEL_LOGS_EXPORTER", "").lower() == "none" and not wants_logs:
         return
     is_http = given["protocol"] == "http/protobuf"
     whole = base = None
@@ -295,6 +305,8 @@ def _settle_logs(
     endpoint = whole or base or given["endpoint"]
     if is_http and not whole:
         if not base and not urlsplit(endpoint).path.endswith(_TRACES_PATH):
+            if wants_logs and given["exporter"] == "otlp":
+                raise UsageError(f"--signals: log records have no endpoint: set {_LOGS_ENDPOINT}")
             if given.get("stuck_after_ns"):
                 warnings.append(f"log records go to no collector: set {_LOGS_ENDPOINT}")
             return

@@ -43,6 +43,7 @@ RING_BYTES: Final = {"run": 64 << 20, "attach": 16 << 20}
 """A command is over soon and may be fast; an agent stays on its host."""
 MAX_RATE: Final = {"run": 0, "attach": 5_000}
 MAX_RATE_MAX: Final = 10_000_000
+SIGNALS: Final = frozenset({"traces", "logs"})
 TREE_SPANS_MAX: Final = 10_000
 TRACE_SPANS_MAX: Final = range(100, 1_000_001)
 PROBABILITY_MIN: Final = Decimal(2) ** -32
@@ -140,6 +141,14 @@ def parse_string_limit(text: str) -> int:
     if not (text.isascii() and text.isdigit() and STRING_LIMIT_MIN <= int(text) <= STRING_LIMIT_MAX):
         raise ValueError(f"{text!r} is no number of bytes from {STRING_LIMIT_MIN} to {STRING_LIMIT_MAX}")
     return int(text)
+
+
+def parse_signals(text: str) -> frozenset[str]:
+    """Return which of OTLP's signals tell of calls; raises ValueError."""
+    found = frozenset(word.strip().lower() for word in text.split(","))
+    if not found <= SIGNALS:
+        raise ValueError(f"{text!r} is not traces, logs or traces,logs")
+    return found
 
 
 def parse_endpoint(text: str) -> str:
@@ -255,6 +264,7 @@ SETTINGS: Final = (
     Setting("unknown_service", parse_boolean, "Call a service without a name unknown_service:<executable>, as SDKs do, instead of <executable>."),
     Setting("string_limit", parse_string_limit, "Bytes of a path that are kept, 128 to 4096.", "BYTES", "256"),
     Setting("benign_errors", BenignErrors, "Failures that are no errors: ERRNO or GLOB:ERRNO.", "LIST", BENIGN_ERRORS),
+    Setting("signals", parse_signals, "How calls are told: traces (a span each), logs (a record each), or both: 'traces,logs'.", "LIST", "traces"),
     Setting("trace_structure", one_of("auto", "tree", "window", "flat"), "One trace of the command and all its processes; a trace for each process and window of time; or one for each call.", "KIND", "tree; with --max-rate, and for attach: window"),
     Setting("spans_per_trace", parse_spans_per_trace, "A larger tree goes on in further, linked traces.", "N", str(TREE_SPANS_MAX), commands=("run",), option="max-spans-per-trace"),
     Setting("trace_context_map", parse_context_map, f"Pinned map in which OpenTelemetry eBPF Instrumentation says which span each thread is in: calls go below it. auto: {DEFAULT_PATH}, if it is there; none: they do not.", "PATH", "auto"),

@@ -120,6 +120,19 @@ class Structure(Protocol):
         """Return the spans finished since the last time."""
 
 
+def trace_flags(owner: int, starter: TraceContext | None) -> int:
+    """
+    Return W3C's flags of a call, whose trace is *owner*'s (`Owner`).
+
+    Args:
+        owner: Whether an application's trace id is random, nobody says.
+        starter: Of who started the command, should that be the owner.
+    """
+    if owner == Owner.STARTER and starter is not None:
+        return starter.trace_flags
+    return SAMPLED if owner == Owner.APPLICATION else OWN_TRACE_FLAGS
+
+
 class Ids:
     """Random ids. Not cryptographic ones, but seeded by the system's randomness."""
 

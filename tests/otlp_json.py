@@ -126,6 +126,8 @@ class LogRecord:
     resource_schema: str = field(repr=False)
     scope: str = field(repr=False)
     scope_schema: str = field(repr=False)
+    trace_id: str = ""
+    span_id: str = ""
 
 
 def read_spans(path: Path) -> list[Span]:
@@ -160,6 +162,8 @@ def parse_log_records(request: dict[str, Any]) -> Iterable[LogRecord]:
                     resource_schema=of_resource["schemaUrl"],
                     scope=of_scope["scope"]["name"],
                     scope_schema=of_scope["schemaUrl"],
+                    trace_id=_id(record.get("traceId", ""), 16),
+                    span_id=_id(record.get("spanId", ""), 8),
                 )
 
 

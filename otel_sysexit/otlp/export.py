@@ -7,15 +7,16 @@ What waits for a slow collector waits as columns and is encoded when it is sent.
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
 from otel_sysexit.calls import Calls
 from otel_sysexit.config import Config
-from otel_sysexit.otlp.request import Request
+from otel_sysexit.otlp.call_logs import CallLogEncoder
+from otel_sysexit.otlp.request import REQUEST_BYTES_MAX, Request
 from otel_sysexit.otlp.resources import rules_of
-from otel_sysexit.otlp.spans import REQUEST_BYTES_MAX, SpanEncoder
+from otel_sysexit.otlp.spans import SpanEncoder
 from otel_sysexit.otlp.transport import NOT_SENT, Answer, Transport
 from otel_sysexit.traces import Placement, Span
 
@@ -72,6 +73,25 @@ class Tally:
         lost = min(answer.rejected, count)
         self.delivered += count - lost
         self.lose(lost, f"rejected: {answer.reason}")
+
+
+class BatchEncoder:
+    """Batches → requests of the signals that are asked for; with both, calls are counted as spans, and as log records beside them."""
+
+    def __init__(self, config: Config, bytes_max: int) -> None:
+        """*bytes_max*: size of a request."""
+        rules, starter = rules_of(config), config.trace_context
+        has_spans = "traces" in config.signals
+        self._spans = SpanEncoder(rules, starter) if has_spans else None
+        self._logs = CallLogEncoder(rules, starter, has_spans=has_spans) if "logs" in config.signals else None
+        self._bytes_max = bytes_max
+
+    def encode(self, batch: Batch) -> Iterator[Request]:
+        """Yield the requests of *batch*."""
+        if self._spans is not None:
+            yield from self._spans.encode(batch.calls, batch.placement, batch.spans, self._bytes_max)
+        if self._logs is not None:
+            yield from self._logs.encode(batch.calls, batch.placement, self._bytes_max)
 
 
 class Exporter:
@@ -171,15 +191,18 @@ class Exporter:
             self._queue.clear()
 
     def _begin(self, item: Batch | Request) -> None:
-        self.calls.unsent = len(item.calls) if isinstance(item, Batch) else 0
-        self.log_records.unsent = item.log_records if isinstance(item, Request) else 0
+        if isinstance(item, Batch):
+            self.calls.unsent = len(item.calls)
+            self.log_records.unsent = len(item.calls) if self._config.has_both_signals else 0
+        else:
+            self.calls.unsent, self.log_records.unsent = 0, item.log_records
 
     def _lose_unsent(self, reason: str) -> None:
         self.calls.lose_unsent(reason)
         self.log_records.lose_unsent(reason)
 
     def _work(self) -> None:
-        encoder = SpanEncoder(rules_of(self._config), self._config.trace_context)
+        encoder = BatchEncoder(self._config, self._bytes_max)
         reason = bug = ""
         try:
             self._transport = self._make_transport()
@@ -194,7 +217,7 @@ class Exporter:
                 self._is_busy = True
                 self._begin(item)
             try:
-                for request in self._encode(encoder, item):
+                for request in (item,) if isinstance(item, Request) else encoder.encode(item):
                     if self._transport is None:
                         self._count(request, Answer(is_delivered=False, reason=reason))
                     else:
@@ -210,11 +233,6 @@ class Exporter:
                     else:
                         self._waiting_log_records -= item.log_records
                     self._changed.notify_all()
-
-    def _encode(self, encoder: SpanEncoder, item: Batch | Request) -> Iterable[Request]:
-        if isinstance(item, Request):
-            return (item,)
-        return encoder.encode(item.calls, item.placement, item.spans, self._bytes_max)
 
     def _send(self, transport: Transport, request: Request) -> Answer:
         """Send until delivered, refused for good, or out of time."""

@@ -6,6 +6,7 @@ One TracesData or LogsData a line; ids in hex and enums as numbers, as OTLP/JSON
 
 import base64
 import json
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any, Final
 
@@ -72,10 +73,18 @@ class JsonLinesFile:
 def to_otlp_json(message: TracesData | LogsData) -> Any:
     """Return *message* as OTLP/JSON wants it, for json.dumps: ids in hex, where protobuf's JSON has base64."""
     found = MessageToDict(message, use_integers_for_enums=True)
+    for identified in _identified(found):
+        for key in _IDS & identified.keys():
+            identified[key] = base64.b64decode(identified[key]).hex()
+    return found
+
+
+def _identified(found: Any) -> Iterator[Any]:
+    """Yield everything that may have ids."""
     for resource_spans in found.get("resourceSpans", ()):
         for scope_spans in resource_spans["scopeSpans"]:
             for span in scope_spans["spans"]:
-                for identified in (span, *span.get("links", ())):
-                    for key in _IDS & identified.keys():
-                        identified[key] = base64.b64decode(identified[key]).hex()
-    return found
+                yield from (span, *span.get("links", ()))
+    for resource_logs in found.get("resourceLogs", ()):
+        for scope_logs in resource_logs["scopeLogs"]:
+            yield from scope_logs["logRecords"]

@@ -1,14 +1,15 @@
 """
-Serialized spans → bodies of requests: which spans stand behind which Resource, in which request.
+Serialized spans or log records → bodies of requests: which stand behind which Resource, in which request.
 
 In: messages, those of one program next to each other, and for each program a head: all that stands before its spans.
 Out: one piece of memory that holds all bodies. It is joined once, with heads in between; what heads say of lengths is
 written by numpy, so that a program costs no more than a message does.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
+from weakref import finalize
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,8 @@ from opentelemetry.proto.common.v1.common_pb2 import InstrumentationScope
 
 from otel_sysexit import __version__
 from otel_sysexit import attributes as names
+from otel_sysexit.identity import Image
+from otel_sysexit.otlp.resources import ResourceRules, encode_resource
 from otel_sysexit.otlp.stamp import encode_varints, field, write_bytes
 
 _LENGTH_WIDTH: Final = 4
@@ -29,12 +32,33 @@ _SCOPE: Final = (
 
 def make_head(resource: bytes) -> bytes:
     """
-    Return what stands before the spans of a program.
+    Return what stands before the spans, or log records, of a program.
 
     That is a ResourceSpans with one ScopeSpans, all fields but the spans: *resource* (serialized), scope, schema URLs. The lengths
-    of the two messages are open.
+    of the two messages are open. ResourceLogs and ScopeLogs have the same numbers of fields.
     """
     return b"\x0a" + _LENGTH + field(1, resource) + _SCHEMA + b"\x12" + _LENGTH + _SCOPE
+
+
+class Heads:
+    """Makes heads of programs, each once."""
+
+    def __init__(self, rules: ResourceRules) -> None:
+        """*rules*: What Resources are to have."""
+        self._rules = rules
+        self._known: dict[int, bytes] = {}
+        """By the id() of an image, as long as that exists."""
+
+    def of(self, images: Sequence[Image]) -> list[bytes]:
+        """Return what stands before the messages of each of *images*."""
+        known = self._known
+        heads = [known.get(one, b"") for one in map(id, images)]
+        if not all(heads):
+            for row in [row for row, head in enumerate(heads) if not head]:
+                image = images[row]
+                heads[row] = known[id(image)] = make_head(encode_resource(image, self._rules))
+                finalize(image, known.pop, id(image)).atexit = False
+        return heads
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +72,13 @@ class Layout:
     """i8[r + 1]: where each body begins in *out*, and where the last one ends."""
     firsts: npt.NDArray[np.intp]
     """intp[r + 1]: the first message of each body; n."""
+
+    def cut(self) -> Iterator[tuple[bytes, int, int]]:
+        """Yield each body, once everything is written to *out*, the index of its first message, and of the one after its last."""
+        out = memoryview(self.out)
+        bodies, firsts = self.bodies.tolist(), self.firsts.tolist()
+        for at in range(len(firsts) - 1):
+            yield out[bodies[at] : bodies[at + 1]].tobytes(), firsts[at], firsts[at + 1]
 
 
 def lay_out(

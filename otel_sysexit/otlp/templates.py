@@ -47,6 +47,10 @@ class Template:
         """Add an attribute whose number is the *column*'s, a varint of *width* bytes."""
         self.add(key, marked_number(width), column, width)
 
+    def add_double(self, key: str, column: str) -> None:
+        """Add an attribute whose 64-bit floating-point number is the *column*'s."""
+        self.add(key, 0.5, column, 8)
+
     def add_text(self, key: str, column: str, length: int) -> None:
         """Add an attribute whose text is the *column*'s, *length* bytes of it."""
         self.add(key, "x" * length, column, length)
@@ -73,7 +77,7 @@ def make_template(
     if shape.outcome in _HAS_VALUE:
         template.add_number(names.SYSCALL_RETURN_VALUE, "ret")
     if shape.threshold_length:
-        template.add(names.SAMPLING_PROBABILITY, 0.5, "probability", 8)
+        template.add_double(names.SAMPLING_PROBABILITY, "probability")
     _add_constants(shape, kind, template)
     _add_arguments(shape, kind, argument_texts, template)
     _add_address(shape, kind, template)

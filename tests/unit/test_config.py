@@ -92,6 +92,11 @@ SAMPLES: dict[str, tuple[Sample, Sample, str]] = {
     "unknown_service": (Sample("true", True), Sample("false", False), "nobody"),
     "string_limit": (Sample("128", 128), Sample("4096", 4096), "127"),
     "benign_errors": (Sample("EIO", [5]), Sample("EPERM,ENOENT", [1, 2]), "EWHAT"),
+    "signals": (
+        Sample("logs", frozenset({"logs"})),
+        Sample("Traces,logs", frozenset({"traces", "logs"})),
+        "metrics",
+    ),
     "trace_structure": (Sample("flat", "flat"), Sample("Window", "window"), "star"),
     "spans_per_trace": (Sample("100", 100), Sample("1000000", 1_000_000), "99"),
     "trace_context_map": (Sample("none", "none"), Sample("/bpf/map", "/bpf/map"), "off"),
@@ -134,6 +139,7 @@ DEFAULTS = {
     "unknown_service": False,
     "string_limit": 256,
     "benign_errors": [4, 11, 114, 115],
+    "signals": {"traces"},
     "trace_structure": "window",
     "spans_per_trace": 10_000,
     "trace_context_map": "auto",
@@ -424,6 +430,20 @@ def test_log_records_go_beside_spans(options, environ, endpoint):
     found = resolve("run", options, environ)
 
     assert (found.logs_endpoint, found.warnings) == (endpoint, ())
+
+
+def test_calls_as_log_records_need_an_endpoint_for_them():
+    """An endpoint for spans alone does not tell where log records go: that is a mistake when they are asked for."""
+    with pytest.raises(UsageError, match=LOGS_ENDPOINT):
+        resolve("run", {"signals": "logs"}, {WHOLE_ENDPOINT: "http://d/y"})
+
+
+def test_calls_as_log_records_go_where_log_records_go():
+    """An endpoint for these alone means that a collector is sent to; what is asked for outweighs a variable against it."""
+    environ = {LOGS_ENDPOINT: "http://d/z", "OTEL_LOGS_EXPORTER": "none"}
+    found = resolve("run", {"signals": "logs"}, environ)
+
+    assert (found.exporter, found.logs_endpoint) == ("otlp", "http://d/z")
 
 
 @pytest.mark.parametrize("text", ["c:4318/v1/logs", "ftp://c"])

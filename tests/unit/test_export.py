@@ -60,14 +60,64 @@ def make_batch(calls: int = 1) -> Batch:
     return Batch(made, Tree().place(made), [])
 
 
-def make_exporter(transport: Scripted, flush_s: float = DEADLINE_S, **choices: int) -> Exporter:
+def make_exporter(
+    transport: Scripted, flush_s: float = DEADLINE_S, signals: tuple[str, ...] = ("traces",), **choices: int
+) -> Exporter:
     """Return an exporter that sends through *transport*."""
-    return Exporter("collector", lambda: transport, Config(flush_timeout_ns=round(flush_s * 1e9)), **choices)
+    config = Config(flush_timeout_ns=round(flush_s * 1e9), signals=frozenset(signals))
+    return Exporter("collector", lambda: transport, config, **choices)
 
 
 def account(exporter: Exporter) -> tuple[int, dict[str, int]]:
     """Return what became of the calls."""
     return exporter.calls.delivered, dict(exporter.calls.undelivered)
+
+
+def test_calls_can_be_told_in_both_ways():
+    """As spans, by which they are counted, and as log records, counted beside these."""
+    transport = Scripted()
+    exporter = make_exporter(transport, signals=("traces", "logs"))
+    exporter.add(make_batch(3))
+    exporter.close()
+
+    assert [request.signal for request in transport.requests] == [Signal.TRACES, Signal.LOGS]
+    assert account(exporter) == (3, {})
+    assert exporter.log_records.delivered == 3
+
+
+def test_calls_can_be_told_as_log_records_only():
+    """Then these are what is counted."""
+    transport = Scripted()
+    exporter = make_exporter(transport, signals=("logs",))
+    exporter.add(make_batch(3))
+    exporter.close()
+
+    assert [request.signal for request in transport.requests] == [Signal.LOGS]
+    assert account(exporter) == (3, {})
+    assert exporter.log_records.delivered == 0
+
+
+def test_log_records_that_are_refused_are_told_apart():
+    """The spans of the calls are delivered; what became of their records is said beside that."""
+    transport = Scripted(answers=[DELIVERED, REFUSED])
+    exporter = make_exporter(transport, signals=("traces", "logs"))
+    exporter.add(make_batch(3))
+    exporter.close()
+
+    assert account(exporter) == (3, {})
+    assert dict(exporter.log_records.undelivered) == {"HTTP 400": 3}
+
+
+def test_what_is_given_up_is_counted_in_both_ways():
+    """Calls that wait when patience is at an end are lost as spans and as log records."""
+    transport = Scripted(always=BUSY)
+    exporter = make_exporter(transport, flush_s=0.05, signals=("traces", "logs"))
+    exporter.add(make_batch(2))
+    exporter.add(make_batch(3))
+    exporter.close()
+
+    assert sum(exporter.calls.undelivered.values()) == 5
+    assert sum(exporter.log_records.undelivered.values()) == 5
 
 
 def test_what_is_added_is_delivered():
