@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from otel_sysexit.calls import Calls, Outcome
+from otel_sysexit.traces import Owner
 
 WINDOW_SPANS_MAX: Final = 2_000
 WINDOW_BYTES_MAX: Final = 512 << 10
@@ -27,9 +28,10 @@ _WINDOW: Final = np.dtype(
         ("size", np.int64),
         ("start_unix_ns", np.uint64),
         ("end_unix_ns", np.uint64),
+        ("owner", np.uint8),
     ]
 )
-"""Its *size* is about how many bytes its spans have."""
+"""Its *owner* is whose trace it is in (`Owner`), its *size* about how many bytes its spans have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +100,7 @@ class Figures:
         """u2[rows, kinds]: calls of each kind; a window has no more than a few thousand."""
         self._free = list(range(_ROWS_AT_FIRST))
 
-    def open(self, trace_id: bytes, span_id: int) -> int:
+    def open(self, trace_id: bytes, span_id: int, owner: Owner) -> int:
         """Return the row of a new window, which has no calls yet."""
         if not self._free:
             rows = len(self.windows)
@@ -106,7 +108,7 @@ class Figures:
             self.windows = np.concatenate((self.windows, np.zeros_like(self.windows)))
             self._names = np.concatenate((self._names, np.zeros_like(self._names)))
         row = self._free.pop()
-        self.windows[row] = (np.frombuffer(trace_id, np.uint8), span_id, 0, 0, 0, 2**64 - 1, 0)
+        self.windows[row] = (np.frombuffer(trace_id, np.uint8), span_id, 0, 0, 0, 2**64 - 1, 0, owner)
         self._names[row] = 0
         return row
 
@@ -159,7 +161,7 @@ class Figures:
     def close(self, row: int) -> "Summary":
         """Return what a window has; its row is another's from now on."""
         self._free.append(row)
-        _, _, calls, errors, _, start_unix_ns, end_unix_ns = self.windows[row].item()
+        _, _, calls, errors, _, start_unix_ns, end_unix_ns, _ = self.windows[row].item()
         names = self._names[row]
         (kinds,) = names.nonzero()
         counts = zip(kinds.tolist(), names.take(kinds).tolist(), strict=True)

@@ -7,6 +7,9 @@ or cut very large traces. So a window ends with the program it shows, or when it
 
 Calls that were sampled at different thresholds are in different windows: a trace has one randomness, and only what was
 sampled at one threshold can be sampled again by it (tracestate-probability-sampling.md).
+
+The first window of a program that another program started in a span of its own is a child of that span, in its trace. So a short command is
+where its user looks for it, and what runs on links to that span (env-carriers.md: who runs for long is to link).
 """
 
 import heapq
@@ -23,9 +26,23 @@ from otel_sysexit.calls import Calls
 from otel_sysexit.figures import WINDOW_BYTES_MAX, WINDOW_SPANS_MAX, Figures, Groups, Summary
 from otel_sysexit.identity import Image, Process
 from otel_sysexit.joining import join
+from otel_sysexit.propagation import TraceContext
 from otel_sysexit.sampling import make_trace_id
 from otel_sysexit.syscalls import Kinds
-from otel_sysexit.traces import Ids, Link, Placement, Span, Totals, error_type, link_to_starter, state_beside
+from otel_sysexit.traces import (
+    OWN_TRACE_FLAGS,
+    SAMPLED,
+    Ids,
+    Link,
+    Owner,
+    Placement,
+    Span,
+    Totals,
+    error_type,
+    link_to_starter,
+    span_id_of,
+    state_beside,
+)
 
 WINDOW_SECONDS_MAX: Final = 10
 __all__ = ("WINDOW_BYTES_MAX", "WINDOW_SECONDS_MAX", "WINDOW_SPANS_MAX", "Windows")
@@ -47,6 +64,8 @@ class _Window:
     trace_id: bytes
     span_id: int
     opened_unix_ns: int
+    starter: TraceContext | None
+    """Of whose span it is a child."""
     links: list[Link]
     totals: Totals
     row: int
@@ -55,7 +74,13 @@ class _Window:
     def link(self, kind: str) -> Link:
         """Return a link to its root."""
         _, threshold = self.program
-        return Link(self.trace_id, self.span_id, {attributes.LINK_TYPE: kind}, state_beside(threshold))
+        noted = {attributes.LINK_TYPE: kind}
+        return Link(self.trace_id, self.span_id, noted, state_beside(threshold), self.trace_flags)
+
+    @property
+    def trace_flags(self) -> int:
+        """W3C's flags of its trace."""
+        return OWN_TRACE_FLAGS if self.starter is None else SAMPLED
 
 
 @dataclass(slots=True)
@@ -66,12 +91,14 @@ class _Contexts:
     trace_ids: list[npt.NDArray[np.uint8]] = field(default_factory=list)
     """u1[k, 16], several of them."""
     parents: list[npt.NDArray[np.uint64]] = field(default_factory=list)
+    owners: list[npt.NDArray[np.uint8]] = field(default_factory=list)
     count: int = 0
 
     def add(self, windows: npt.NDArray[Any]) -> npt.NDArray[np.uint32]:
         """Add contexts of *windows*, k rows of figures; return u4[k]: which they are."""
         self.trace_ids.append(windows["trace_id"])
         self.parents.append(windows["span_id"])
+        self.owners.append(windows["owner"])
         added = np.arange(self.count, self.count + len(windows), dtype=np.uint32)
         self.count += len(windows)
         return added
@@ -120,6 +147,7 @@ class Windows:
             context=contexts.of_call,
             trace_id=np.concatenate(contexts.trace_ids),
             parent_span_id=np.concatenate(contexts.parents),
+            owner=np.concatenate(contexts.owners),
         )
         return join(calls, in_windows)
 
@@ -164,17 +192,33 @@ class Windows:
         if window is None:
             for before in [other for other in windows if other[0] is not image]:
                 self._close(before)
-            trace_id, span_id = make_trace_id(threshold), self._ids.span_id()
-            row = self._figures.open(trace_id, span_id)
             opened = int(calls.start_unix_ns[first] + calls.duration_ns[first])
-            window = _Window(program, trace_id, span_id, opened, self._links(image), self._totals, row)
+            starter = self._starter(program, opened)
+            trace_id, span_id = starter.trace_id if starter else make_trace_id(threshold), self._ids.span_id()
+            row = self._figures.open(trace_id, span_id, Owner.APPLICATION if starter else Owner.US)
+            links = self._links(image, starter)
+            window = _Window(program, trace_id, span_id, opened, starter, links, self._totals, row)
             windows[program] = window
             self._rows[program] = row
             heapq.heappush(self._by_age, (opened, span_id, window))
         return window
 
-    def _links(self, image: Image) -> list[Link]:
-        """Return links to the window before, to one of the process that started this one, and to the span that did."""
+    def _starter(self, program: _Program, opened_unix_ns: int) -> TraceContext | None:
+        """
+        Return the context of the span that a new window of *program* is to be a child of; None: of none.
+
+        That is who started it, if that trace is kept and has room for all calls, but only for what a young process does first.
+        """
+        image, threshold = program
+        context, before = image.trace_context, self._previous.get(image.process)
+        if context is None or not context.trace_flags & SAMPLED or threshold:
+            return None
+        is_young = opened_unix_ns - image.process.begin_unix_ns <= WINDOW_SECONDS_MAX * 1_000_000_000
+        is_first = before is None or before.program[0] is not image
+        return context if is_young and is_first else None
+
+    def _links(self, image: Image, starter: TraceContext | None) -> list[Link]:
+        """Return links to the window before, to one of the process that started this one, and to the span that did, if that is not above it."""
         process = image.process
         before, parent = self._previous.get(process), process.parent
         links = [before.link("previous_window")] if before else []
@@ -182,7 +226,7 @@ class Windows:
             open_windows = self._windows.get(parent)
             above = next(reversed(open_windows.values())) if open_windows else self._previous.get(parent)
             links += [above.link("parent_window")] if above else []
-        if image.trace_context is not None:
+        if image.trace_context is not None and starter is None:
             links.append(link_to_starter(image.trace_context))
         return links
 
@@ -202,7 +246,7 @@ class Windows:
                 name=image.executable_name,
                 trace_id=window.trace_id,
                 span_id=window.span_id,
-                parent_span_id=0,
+                parent_span_id=span_id_of(window.starter) if window.starter else 0,
                 start_unix_ns=figures.start_unix_ns,
                 end_unix_ns=figures.end_unix_ns,
                 image=image,
@@ -210,6 +254,8 @@ class Windows:
                 links=window.links,
                 is_error=error is not None,
                 trace_state=state_beside(threshold),
+                trace_flags=window.trace_flags,
+                is_parent_remote=window.starter is not None,
             )
         )
         self._previous[process] = window

@@ -79,3 +79,18 @@ def test_a_context_that_is_none_is_warned_of(run_traced, environment):
 
     assert run.stderr.count("TRACEPARENT") == 2, "the variable, and what is wrong with it"
     assert not any(span.links for span in run.spans)
+
+
+def test_a_short_command_in_windows_is_below_the_span_that_started_it(run_traced, environment):
+    """Where windows are asked for, too: what each program of the command does first is in the trace of TRACEPARENT."""
+    run = run_traced(
+        *SHELL,
+        options=("--trace-structure", "window"),
+        env={**environment, "TRACEPARENT": TRACEPARENT},
+        is_one_trace=False,
+        parent=PARENT,
+    )
+
+    assert {span.trace_id for span in run.spans} == {TRACEPARENT.split("-")[1]}
+    assert {span.parent_id for span in run.processes()} == {PARENT}
+    assert len(run.processes()) > 1

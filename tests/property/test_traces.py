@@ -13,7 +13,7 @@ from otel_sysexit.calls import Calls, Outcome
 from otel_sysexit.flat import Flat
 from otel_sysexit.identity import Image, Process
 from otel_sysexit.propagation import TraceContext
-from otel_sysexit.traces import Owner, Placement, Span, Structure, Totals
+from otel_sysexit.traces import Owner, Placement, Span, Structure, Totals, span_id_of
 from otel_sysexit.trees import PART_SECONDS_MAX, Tree
 from otel_sysexit.windows import WINDOW_BYTES_MAX, WINDOW_SECONDS_MAX, WINDOW_SPANS_MAX, Windows
 
@@ -429,17 +429,55 @@ def test_a_process_with_a_context_of_its_own_links_to_it():
     assert [len(span.links) for span in tree.take_spans()] == [0, 1, 0]
 
 
-def test_a_window_links_to_the_span_that_started_its_program():
-    """A process that runs on links to the context in its environment, in each window."""
-    windows, process = Windows(), make_process(7)
+def windows_of(process: Process, count: int, threshold: int = 0) -> tuple[list[Span], Placement]:
+    """Return the roots of so many windows of a process, and where the calls of the first are."""
+    windows = Windows()
+    places = []
+    for _ in range(count):
+        places.append(windows.place(make_calls(Made("getpid", process=process, threshold=threshold))))
+        windows.tick(START_UNIX_NS + 3_600 * 10**9, Totals())
+    return windows.take_spans(), places[0]
+
+
+def test_what_a_program_does_first_is_below_the_span_that_started_it():
+    """The first window is a remote child in that trace, and links to nothing; the next ones are traces of their own, with a link."""
+    process = make_process(7)
     process.image.trace_context = CONTEXT
-    windows.place(make_calls(Made("getpid", process=process)))
-    windows.finish([process], START_UNIX_NS)
-    (root,) = windows.take_spans()
+    (first, second), placement = windows_of(process, 2)
+    before, starter = second.links
+
+    assert (first.trace_id, first.parent_span_id) == (CONTEXT.trace_id, span_id_of(CONTEXT))
+    assert (first.is_parent_remote, first.trace_flags, first.links) == (True, 0x01, [])
+    assert placement.trace_id.tobytes() == CONTEXT.trace_id
+    assert placement.parent_span_id.tolist() == [first.span_id]
+    assert placement.owner.tolist() == [Owner.APPLICATION]
+    assert (second.parent_span_id, second.is_parent_remote, second.trace_flags) == (0, False, 0x03)
+    assert second.trace_id != CONTEXT.trace_id
+    assert (before.span_id, before.trace_flags) == (first.span_id, 0x01)
+    assert (starter.trace_id, starter.trace_state) == (CONTEXT.trace_id, CONTEXT.trace_state)
+    assert starter.attributes == {"otel_sysexit.link.type": "started_by"}
+
+
+@pytest.mark.parametrize(
+    ("context", "threshold", "age_ns"),
+    [
+        (replace(CONTEXT, trace_flags=0), 0, 0),
+        (CONTEXT, 1 << 31, 0),
+        (CONTEXT, 0, 11 * 10**9),
+    ],
+    ids=["not sampled", "sampling", "old"],
+)
+def test_a_window_that_cannot_be_below_a_span_links_to_it(context, threshold, age_ns):
+    """Where that trace is not kept, its randomness is not ours to have, or the process has been running on for long."""
+    process = make_process(7, begin_unix_ns=START_UNIX_NS - age_ns)
+    process.image.trace_context = context
+    (root,), placement = windows_of(process, 1, threshold)
     (link,) = root.links
 
-    assert (link.trace_id, link.trace_state) == (CONTEXT.trace_id, CONTEXT.trace_state)
-    assert link.attributes == {"otel_sysexit.link.type": "started_by"}
+    assert (root.parent_span_id, root.is_parent_remote) == (0, False)
+    assert root.trace_id != context.trace_id
+    assert placement.owner.tolist() == [Owner.US]
+    assert (link.trace_id, link.trace_flags) == (context.trace_id, context.trace_flags)
 
 
 def family(parents: list[int]) -> list[Process]:

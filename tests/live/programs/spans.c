@@ -61,8 +61,7 @@ static int pin(char **words)
 	union bpf_attr pin = {.pathname = (uintptr_t)words[0]};
 	struct rlimit none = {RLIM_INFINITY, RLIM_INFINITY};
 
-	if (setrlimit(RLIMIT_MEMLOCK, &none))	/* maps count as locked memory until Linux 5.11 */
-		fail("setrlimit");
+	setrlimit(RLIMIT_MEMLOCK, &none);	/* maps count as locked memory until Linux 5.11; if not ours to lift: making it tells */
 	pin.bpf_fd = bpf(BPF_MAP_CREATE, &create);
 	if ((int)pin.bpf_fd < 0 || bpf(BPF_OBJ_PIN, &pin))
 		fail("pinning");
