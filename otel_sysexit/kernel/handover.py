@@ -28,10 +28,13 @@ class Loader:
         self._channel, theirs = socket.socketpair()
         self._pid = os.fork()
         if self._pid == 0:
-            self._channel.close()
-            from otel_sysexit.kernel import loader  # noqa: PLC0415 (while the agent imports other things)
+            try:
+                self._channel.close()
+                from otel_sysexit.kernel import loader  # noqa: PLC0415 (while the agent imports other things)
 
-            loader.serve(request, theirs)
+                loader.serve(request, theirs)
+            finally:
+                os._exit(1)  # whatever happens, this copy of the agent must not go on
         theirs.close()
         self._channel.settimeout(_LOADER_SECONDS)
 
@@ -67,7 +70,11 @@ class Loader:
                 os.kill(self._pid, number)
             with suppress(ProcessLookupError):  # it may have no group yet
                 os.killpg(self._pid, number)
-        _, status = os.waitpid(self._pid, 0)
+        status = 0
+        with suppress(
+            ChildProcessError
+        ):  # SIGCHLD is ignored by some that start us: then the kernel reaps it
+            _, status = os.waitpid(self._pid, 0)
         self._pid = 0
         return os.waitstatus_to_exitcode(status)
 

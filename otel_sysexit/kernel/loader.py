@@ -17,7 +17,7 @@ import struct
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import TYPE_CHECKING, Final
 
 from otel_sysexit.kernel.bpf import RAW_TRACEPOINT, TRACEPOINT, Command, bpf, create_map, load_program
 from otel_sysexit.kernel.cache import Cache
@@ -208,8 +208,8 @@ def attach_all(compiled: Object, programs: Mapping[str, int]) -> list[int]:
     return [attach(tracepoint, programs[tracepoint], is_event=tracepoint in events) for tracepoint in LINKS]
 
 
-def serve(request: "Request", channel: socket.socket) -> NoReturn:
-    """Load and attach what is asked for, hand it over, and end this process."""
+def serve(request: "Request", channel: socket.socket) -> None:
+    """Load and attach what is asked for, and hand it over."""
     descriptors: list[int] = []
     try:
         os.setsid()  # a Ctrl-C is for the command
@@ -220,8 +220,7 @@ def serve(request: "Request", channel: socket.socket) -> NoReturn:
         answer: dict[str, str | None] = {"error": None}
     except LoadError as error:
         answer = {"error": error.kind, "message": str(error)}
-    except BaseException as error:  # noqa: BLE001 (this is a copy of the agent, which must not go on)
+    except Exception as error:  # noqa: BLE001 (one line for the agent)
         answer = {"error": "bug", "message": f"the loader failed: {error!r}"}
     with suppress(OSError):  # the agent is gone
         socket.send_fds(channel, [json.dumps(answer).encode()], descriptors)
-    os._exit(0)

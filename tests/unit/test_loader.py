@@ -1,6 +1,7 @@
 """The loader child: what it says, how it ends, and what it does to others."""
 
 import os
+import signal
 import time
 from pathlib import Path
 
@@ -45,6 +46,31 @@ def test_a_bug_in_the_child_stays_in_it(monkeypatch):
         raise KeyError("pending")
 
     assert says(monkeypatch, load) == "the loader failed: KeyError('pending')"
+
+
+def test_a_child_that_cannot_begin_does_not_go_on_as_the_agent(monkeypatch):
+    """Whatever goes wrong before its work, the copy ends, and none of the agent's own clean-up runs in it."""
+
+    def serve(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(loader, "serve", serve)
+    pid = os.getpid()
+    with Loader(REQUEST) as child, pytest.raises(AgentError, match=r"the loader died \(exit status 1\)"):
+        child.descriptors()
+
+    assert os.getpid() == pid
+
+
+def test_who_ignores_the_ends_of_children_has_a_loader(monkeypatch):
+    """Started with SIGCHLD ignored, as by some supervisors, the agent has no child to wait for, and no need to."""
+    monkeypatch.setattr(loader, "load", lambda *_: [])
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        with Loader(REQUEST) as child:
+            assert child.descriptors() == []
+    finally:
+        signal.signal(signal.SIGCHLD, before)
 
 
 def test_a_child_that_dies_is_said(monkeypatch):
