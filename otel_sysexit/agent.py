@@ -295,6 +295,7 @@ class Agent:
                 exporter.calls.delivered,
                 {**exporter.calls.undelivered, **unread},
                 exporter.log_records.undelivered,
+                exporter.other_spans.undelivered,
             )
             for exporter in self._exporters
         ]

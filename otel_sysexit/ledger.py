@@ -34,6 +34,8 @@ class Delivery:
     """By reason."""
     undelivered_log_records: Mapping[str, int] = field(default_factory=dict)
     """By reason; no part of the equation."""
+    undelivered_spans: Mapping[str, int] = field(default_factory=dict)
+    """Those that are no calls, likewise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +126,10 @@ class Account:
         for delivery in self.deliveries:
             for reason, count in delivery.undelivered.items():
                 lines.append(f"{count} calls were not delivered to {delivery.name}: {reason}")
+            for reason, count in delivery.undelivered_spans.items():
+                lines.append(
+                    f"{count} spans of processes or windows were not delivered to {delivery.name}: {reason}"
+                )
             for reason, count in delivery.undelivered_log_records.items():
                 lines.append(f"{count} log records were not delivered to {delivery.name}: {reason}")
         return lines

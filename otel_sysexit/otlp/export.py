@@ -8,7 +8,7 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from otel_sysexit.calls import Calls
@@ -42,7 +42,7 @@ class Batch:
 
 @dataclass(slots=True)
 class Tally:
-    """What became of calls, or of log records; guarded by the exporter's lock."""
+    """What became of calls, of other spans or of log records; guarded by the exporter's lock."""
 
     delivered: int = 0
     undelivered: Counter[str] = field(default_factory=Counter)
@@ -69,7 +69,6 @@ class Tally:
         if not answer.is_delivered:
             self.lose(count, answer.reason)
             return
-        # Which spans were rejected is not said: calls are by far the most.
         lost = min(answer.rejected, count)
         self.delivered += count - lost
         self.lose(lost, f"rejected: {answer.reason}")
@@ -115,6 +114,7 @@ class Exporter:
         """
         self.name = name
         self.calls = Tally()
+        self.other_spans = Tally()
         self.log_records = Tally()
         self._make_transport = make_transport
         self._config = config
@@ -193,12 +193,14 @@ class Exporter:
     def _begin(self, item: Batch | Request) -> None:
         if isinstance(item, Batch):
             self.calls.unsent = len(item.calls)
+            self.other_spans.unsent = len(item.spans) if "traces" in self._config.signals else 0
             self.log_records.unsent = len(item.calls) if self._config.has_both_signals else 0
         else:
-            self.calls.unsent, self.log_records.unsent = 0, item.log_records
+            self.calls.unsent, self.other_spans.unsent, self.log_records.unsent = 0, 0, item.log_records
 
     def _lose_unsent(self, reason: str) -> None:
         self.calls.lose_unsent(reason)
+        self.other_spans.lose_unsent(reason)
         self.log_records.lose_unsent(reason)
 
     def _work(self) -> None:
@@ -254,6 +256,9 @@ class Exporter:
     def _count(self, request: Request, answer: Answer) -> None:
         with self._changed:
             self.calls.settle(request.calls, answer)
+            # Which spans were rejected is not said: calls are by far the most.
+            beyond_calls = replace(answer, rejected=max(answer.rejected - request.calls, 0))
+            self.other_spans.settle(request.spans, beyond_calls)
             self.log_records.settle(request.log_records, answer)
             if answer.is_delivered:
                 self._delivered_at = time.monotonic()

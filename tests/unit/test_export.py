@@ -97,6 +97,41 @@ def test_calls_can_be_told_as_log_records_only():
     assert exporter.log_records.delivered == 0
 
 
+def test_spans_of_processes_that_are_lost_are_counted():
+    """Beside the calls, which the ledger's equation is about, those that they hang below."""
+    transport = Scripted(always=REFUSED)
+    exporter = make_exporter(transport)
+    process = make_process(7, end_unix_ns=START_UNIX_NS + 9)
+    tree = Tree()
+    tree.set_root(process)
+    calls = make_calls(Made("getpid", process=process))
+    placement = tree.place(calls)
+    tree.end([process])
+    exporter.add(Batch(calls, placement, tree.take_spans()))
+    exporter.close()
+
+    assert account(exporter) == (0, {"HTTP 400": 1})
+    assert dict(exporter.other_spans.undelivered) == {"HTTP 400": 1}
+
+
+@pytest.mark.parametrize(("rejected", "calls", "spans"), [(1, 1, 0), (3, 2, 1), (9, 2, 1)])
+def test_what_a_collector_rejects_are_calls_first(rejected, calls, spans):
+    """It says how many, not which: no more than there are."""
+    transport = Scripted(always=Answer(is_delivered=True, rejected=rejected, reason="no"))
+    exporter = make_exporter(transport)
+    process = make_process(7, end_unix_ns=START_UNIX_NS + 9)
+    tree = Tree()
+    tree.set_root(process)
+    made = make_calls(*[Made("getpid", process=process)] * 2)
+    placement = tree.place(made)
+    tree.end([process])
+    exporter.add(Batch(made, placement, tree.take_spans()))
+    exporter.close()
+
+    assert sum(exporter.calls.undelivered.values()) == calls
+    assert sum(exporter.other_spans.undelivered.values()) == spans
+
+
 def test_log_records_that_are_refused_are_told_apart():
     """The spans of the calls are delivered; what became of their records is said beside that."""
     transport = Scripted(answers=[DELIVERED, REFUSED])

@@ -103,13 +103,18 @@ def test_nothing_lost_is_no_line():
     assert account.losses() == []
 
 
-def test_lost_log_records_are_told_apart_from_calls():
-    """A log record that was not delivered is a line of its own, and no part of the equation."""
-    delivery = Delivery("http://c", 1, undelivered_log_records={"HTTP 400": 2})
+def test_lost_log_records_and_other_spans_are_told_apart_from_calls():
+    """What was not delivered beside calls is a line of its own, and no part of the equation."""
+    delivery = Delivery(
+        "http://c", 1, undelivered_log_records={"HTTP 400": 2}, undelivered_spans={"HTTP 503": 3}
+    )
     account = make_account(delivery, emitted=1)
 
     assert "emitted 1 = delivered 1 + undelivered 0" in account.line()
-    assert account.losses() == ["2 log records were not delivered to http://c: HTTP 400"]
+    assert account.losses() == [
+        "3 spans of processes or windows were not delivered to http://c: HTTP 503",
+        "2 log records were not delivered to http://c: HTTP 400",
+    ]
 
 
 def test_every_loss_is_a_line():
