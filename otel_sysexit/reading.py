@@ -25,9 +25,10 @@ _RECORDS_AT_ONCE: Final = 4_096
 
 
 def _read_on(ring: Ring, limit: int) -> Iterator[npt.NDArray[Any]]:
-    """Yield what *ring* holds, *limit* records at most at a time, those included that are being written right now."""
+    """Yield what *ring* holds now, *limit* records at most at a time, those included that are being written; not what comes meanwhile."""
+    produced = ring.produced
     end = time.monotonic() + _BUSY_SECONDS
-    while ring.waiting():
+    while ring.consumed < produced:
         before = ring.consumed
         yield ring.read(limit)
         if ring.consumed != before:
@@ -40,11 +41,7 @@ def _read_on(ring: Ring, limit: int) -> Iterator[npt.NDArray[Any]]:
 
 def _read_all(ring: Ring) -> npt.NDArray[Any]:
     """Return all records of *ring* that were there when this began."""
-    produced = ring.produced
-    parts = [ring.read(ring.waiting())]
-    pieces = _read_on(ring, _RECORDS_AT_ONCE)
-    while ring.consumed < produced and (piece := next(pieces, None)) is not None:
-        parts.append(piece)
+    parts = [ring.read(ring.waiting()), *_read_on(ring, _RECORDS_AT_ONCE)]
     return np.concatenate(parts) if len(parts) > 1 else parts[0]
 
 

@@ -164,6 +164,22 @@ def test_what_is_there_is_read_however_slow_we_are(reader, capture, monkeypatch)
     assert reader.read(10).file_row[0, 0] == 0
 
 
+def test_what_comes_meanwhile_is_for_the_next_round(reader, capture):
+    """A ring that is filled as fast as it is read keeps nobody from what else there is to do, whatever is missing."""
+    files = capture.files
+
+    def read(limit: int) -> np.ndarray:
+        found = FakeRing.read(files, limit)
+        files.rows += [string(StringRole.FILE, b"/more", seq=2)] * 5
+        return found
+
+    files.rows.append(string(StringRole.FILE, b"/b", seq=1))
+    files.read = read
+    capture.calls.rows.append(call(file=4999))
+
+    assert reader.read(10).file_row[0, 0] == -1
+
+
 def test_a_string_that_never_comes_holds_up_nothing(reader, capture):
     """When it was dropped, the call comes without it."""
     capture.calls.rows.append(call((0, 1)))
