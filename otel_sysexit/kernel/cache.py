@@ -18,7 +18,8 @@ from typing import Final
 ENTRIES_MAX: Final = 16
 """Those that were not used for the longest time go. A host has a few: one for each set of options that it is traced with."""
 _ENTRY_BYTES_MAX: Final = 4 << 20
-_NAME: Final = re.compile(r"[0-9a-f]{64}(\.\d+\.new)?")
+_SUFFIX: Final = ".bpf"
+_NAME: Final = re.compile(r"[0-9a-f]{64}\.bpf(\.\d+\.new)?")
 _DIGEST_LENGTH: Final = 64
 
 
@@ -33,7 +34,7 @@ class Cache:
         """Return what was stored under *key*, 64 hexadecimal digits; None: nothing, or nothing that can be trusted."""
         try:
             with self._open_folder() as folder:
-                data = _read_own(key, folder)
+                data = _read_own(key + _SUFFIX, folder)
         except OSError:
             return None
         digest, content = data[:_DIGEST_LENGTH], data[_DIGEST_LENGTH:]
@@ -43,10 +44,10 @@ class Cache:
         """Store *content* under *key*, in one step; what cannot be stored is not."""
         with suppress(OSError):
             missing = [path for path in (self._folder, *self._folder.parents) if not path.exists()]
-            for path in reversed(missing):
-                path.mkdir(mode=0o700)
+            for path in reversed(missing):  # those above it are everybody's
+                path.mkdir(mode=0o700 if path == self._folder else 0o755, exist_ok=True)
             with self._open_folder() as folder:
-                _write_own(key, _digest(key, content) + content, folder)
+                _write_own(key + _SUFFIX, _digest(key, content) + content, folder)
                 _forget_oldest(folder)
 
     @contextmanager

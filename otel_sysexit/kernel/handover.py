@@ -26,13 +26,14 @@ class Loader:
         """Start the child for *request*: a copy of this process, which must have no threads yet."""
         self.request = request
         self._channel, theirs = socket.socketpair()
+        agent_pid = os.getpid()
         self._pid = os.fork()
         if self._pid == 0:
             try:
                 self._channel.close()
                 from otel_sysexit.kernel import loader  # noqa: PLC0415 (while the agent imports other things)
 
-                loader.serve(request, theirs)
+                loader.serve(request, theirs, agent_pid)
             finally:
                 os._exit(1)  # whatever happens, this copy of the agent must not go on
         theirs.close()

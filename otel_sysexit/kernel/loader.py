@@ -31,6 +31,7 @@ from otel_sysexit.kernel.tracepoints import attach, mount_tracefs
 if TYPE_CHECKING:
     from otel_sysexit.kernel.request import Request
 
+_PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
 PACKAGE: Final = Path(__file__).parents[1]
 MAPS: Final = (
     *("pending", "pending_owners", "pending_others", "selection", "rate"),
@@ -208,10 +209,28 @@ def attach_all(compiled: Object, programs: Mapping[str, int]) -> list[int]:
     return [attach(tracepoint, programs[tracepoint], is_event=tracepoint in events) for tracepoint in LINKS]
 
 
-def serve(request: "Request", channel: socket.socket) -> None:
+def end_with_the_agent(agent_pid: int) -> None:
+    """Have the kernel kill us when the agent ends before we do."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != agent_pid:  # it has ended meanwhile
+        os._exit(1)
+
+
+def close_all_but(*kept: int) -> None:
+    """Close what the agent's caller has left open, locks and pipes that others wait for; standard streams are seen to elsewhere."""
+    below = 3
+    for fd in sorted(kept):
+        os.closerange(below, fd)
+        below = max(fd + 1, below)
+    os.closerange(below, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+
+
+def serve(request: "Request", channel: socket.socket, agent_pid: int) -> None:
     """Load and attach what is asked for, and hand it over."""
     descriptors: list[int] = []
     try:
+        end_with_the_agent(agent_pid)
+        close_all_but(channel.fileno(), *request.substitutes.values())
         os.setsid()  # a Ctrl-C is for the command
         for stream in range(3):  # who reads what the agent writes must not wait for us
             os.dup2(os.open(os.devnull, os.O_RDWR), stream)

@@ -10,7 +10,6 @@ import errno
 import os
 import platform
 import struct
-from contextlib import suppress
 from typing import Final
 
 from otel_sysexit.kernel.bpf import NUMBER, RAW_TRACEPOINT, Command, bpf, create_map, load_program
@@ -62,11 +61,14 @@ def check_kernel() -> None:
 
 def has_task_btf() -> bool:
     """Return whether a program may call bpf_get_current_task_btf() and bpf_task_pt_regs()."""
-    with suppress(OSError):
-        task_pt_regs = ((0xBF, 0x01, 0, 0), (0x85, 0x00, 0, 175))  # r1 = r0; r0 = bpf_task_pt_regs(r1)
+    task_pt_regs = ((0xBF, 0x01, 0, 0), (0x85, 0x00, 0, 175))  # r1 = r0; r0 = bpf_task_pt_regs(r1)
+    try:
         os.close(_load((_CURRENT_TASK, *task_pt_regs, *_RETURN)))
-        return True
-    return False
+    except OSError as error:
+        if error.errno in (errno.EINVAL, errno.EACCES):  # the verifier's words; what else there is may pass
+            return False
+        raise LoadError("load", f"the kernel refuses a probe: {error.strerror}") from error
+    return True
 
 
 def is_preemptible(migration_disabled: int) -> bool:

@@ -108,23 +108,23 @@ def change(entry: Path) -> None:
 def make_void(entry: Path) -> None:
     """Replace a program by one that the verifier refuses, in an entry that is sound by itself."""
     cache = Cache(str(entry.parent))
-    found = json.loads(cache.read(entry.name))
+    found = json.loads(cache.read(entry.stem))
     compiled = json.loads(found["object"])
     compiled["programs"][-1] |= {"instructions": "AAAAAAAAAAA=", "references": []}
-    cache.write(entry.name, json.dumps({**found, "object": json.dumps(compiled)}).encode())
+    cache.write(entry.stem, json.dumps({**found, "object": json.dumps(compiled)}).encode())
 
 
 def make_strange(entry: Path) -> None:
     """Replace an entry by one that is sound, and no object."""
-    Cache(str(entry.parent)).write(entry.name, b'{"compiler": [], "object": "{}"}')
+    Cache(str(entry.parent)).write(entry.stem, b'{"compiler": [], "object": "{}"}')
 
 
 def outdate(entry: Path) -> None:
     """Make the compiler that the entry tells of another one."""
     cache = Cache(str(entry.parent))
-    found = json.loads(cache.read(entry.name))
+    found = json.loads(cache.read(entry.stem))
     found["compiler"][0][2] -= 1
-    cache.write(entry.name, json.dumps(found).encode())
+    cache.write(entry.stem, json.dumps(found).encode())
 
 
 @pytest.mark.parametrize("spoil", [truncate, change, make_void, make_strange, outdate])

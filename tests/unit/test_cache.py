@@ -9,6 +9,7 @@ from otel_sysexit.kernel.cache import ENTRIES_MAX, Cache
 
 KEY = "a1" * 32
 OTHER_KEY = "b2" * 32
+ENTRY, OTHER_ENTRY = f"{KEY}.bpf", f"{OTHER_KEY}.bpf"
 CONTENT = b'{"object": "..."}' * 1000
 
 
@@ -31,15 +32,15 @@ def test_what_was_stored_comes_out(folder):
 
 
 def test_folder_and_files_are_for_their_owner_only(tmp_path):
-    """Whatever is made is made for nobody else, with any mask."""
+    """Folder and files are made for nobody else, with any mask; a folder above that is missing is made as such folders are."""
     mask = os.umask(0)
     try:
         Cache(str(tmp_path / "a" / "b")).write(KEY, CONTENT)
     finally:
         os.umask(mask)
-    made = [tmp_path / "a", tmp_path / "a" / "b", tmp_path / "a" / "b" / KEY]
+    made = [tmp_path / "a", tmp_path / "a" / "b", tmp_path / "a" / "b" / ENTRY]
 
-    assert [oct(path.stat().st_mode & 0o777) for path in made] == ["0o700", "0o700", "0o600"]
+    assert [oct(path.stat().st_mode & 0o777) for path in made] == ["0o755", "0o700", "0o600"]
 
 
 def test_an_entry_is_replaced(folder):
@@ -47,7 +48,7 @@ def test_an_entry_is_replaced(folder):
     Cache(str(folder)).write(KEY, b"new")
 
     assert read(folder) == b"new"
-    assert [path.name for path in folder.iterdir()] == [KEY]
+    assert [path.name for path in folder.iterdir()] == [ENTRY]
 
 
 def test_no_folder_is_no_entry(tmp_path):
@@ -59,7 +60,7 @@ def test_no_folder_is_no_entry(tmp_path):
 @pytest.mark.parametrize("length", [0, 10, 64, 65, 100, -1])
 def test_a_truncated_entry_is_none(folder, length):
     """What is not whole is not there."""
-    entry = folder / KEY
+    entry = folder / ENTRY
     entry.write_bytes(entry.read_bytes()[:length])
 
     assert read(folder) is None
@@ -68,16 +69,16 @@ def test_a_truncated_entry_is_none(folder, length):
 @pytest.mark.parametrize("at", [0, 63, 64, 5000])
 def test_a_changed_entry_is_none(folder, at):
     """One bit makes it another one."""
-    data = bytearray((folder / KEY).read_bytes())
+    data = bytearray((folder / ENTRY).read_bytes())
     data[at] ^= 1
-    (folder / KEY).write_bytes(data)
+    (folder / ENTRY).write_bytes(data)
 
     assert read(folder) is None
 
 
 def test_a_renamed_entry_is_none(folder):
     """An entry counts for the key that it was written for."""
-    (folder / KEY).rename(folder / OTHER_KEY)
+    (folder / ENTRY).rename(folder / OTHER_ENTRY)
 
     assert read(folder, OTHER_KEY) is None
 
@@ -85,7 +86,7 @@ def test_a_renamed_entry_is_none(folder):
 @pytest.mark.parametrize("mode", [0o620, 0o602, 0o666])
 def test_a_file_that_others_can_write_is_none(folder, mode):
     """Who could have put it there is not asked."""
-    (folder / KEY).chmod(mode)
+    (folder / ENTRY).chmod(mode)
 
     assert read(folder) is None
 
@@ -97,7 +98,7 @@ def test_a_folder_that_others_can_write_is_not_used(folder, mode):
     Cache(str(folder)).write(OTHER_KEY, CONTENT)
 
     assert (read(folder), read(folder, OTHER_KEY)) == (None, None)
-    assert [path.name for path in folder.iterdir()] == [KEY]
+    assert [path.name for path in folder.iterdir()] == [ENTRY]
 
 
 def test_a_folder_that_others_can_read_is_used(folder):
@@ -114,13 +115,13 @@ def test_what_belongs_to_others_is_none(folder, monkeypatch):
     Cache(str(folder)).write(OTHER_KEY, CONTENT)
 
     assert read(folder) is None
-    assert [path.name for path in folder.iterdir()] == [KEY]
+    assert [path.name for path in folder.iterdir()] == [ENTRY]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
 def test_a_file_of_another_user_is_none(folder):
     """The folder being ours is not enough."""
-    os.chown(folder / KEY, 65534, 65534)
+    os.chown(folder / ENTRY, 65534, 65534)
 
     assert read(folder) is None
 
@@ -128,24 +129,24 @@ def test_a_file_of_another_user_is_none(folder):
 def test_links_are_not_followed(folder, tmp_path):
     """Neither the folder nor an entry can be somewhere else."""
     (tmp_path / "link").symlink_to(folder)
-    (folder / KEY).rename(tmp_path / "elsewhere")
-    (folder / KEY).symlink_to(tmp_path / "elsewhere")
-
     assert read(tmp_path / "link") is None
+    (folder / ENTRY).rename(tmp_path / "elsewhere")
+    (folder / ENTRY).symlink_to(tmp_path / "elsewhere")
+
     assert read(folder) is None
 
 
 def test_what_is_no_file_is_none(folder):
     """A pipe in an entry's place does not keep us waiting."""
-    (folder / KEY).unlink()
-    os.mkfifo(folder / KEY, 0o600)
+    (folder / ENTRY).unlink()
+    os.mkfifo(folder / ENTRY, 0o600)
 
     assert read(folder) is None
 
 
 def test_what_is_too_large_is_none(folder):
     """A file that no compilation has made is not read into memory."""
-    os.truncate(folder / KEY, 1 << 40)
+    os.truncate(folder / ENTRY, 1 << 40)
 
     assert read(folder) is None
 
@@ -169,39 +170,43 @@ def test_a_failed_write_leaves_the_entry_as_it_was(folder, monkeypatch):
     Cache(str(folder)).write(KEY, b"new")
 
     assert read(folder) == CONTENT
-    assert [path.name for path in folder.iterdir()] == [KEY]
+    assert [path.name for path in folder.iterdir()] == [ENTRY]
 
 
 def test_the_number_of_entries_is_bounded(folder):
     """The entries that were not used for the longest time go, those that are read stay."""
     cache = Cache(str(folder))
-    os.utime(folder / KEY, (0, 0))
+    os.utime(folder / ENTRY, (0, 0))
     keys = [f"{number:064x}" for number in range(ENTRIES_MAX + 5)]
     for number, key in enumerate(keys):
         cache.write(key, b"x")
-        os.utime(folder / key, (number, number))
+        os.utime(folder / f"{key}.bpf", (number, number))
         cache.read(KEY)
     cache.write(OTHER_KEY, b"x")
 
-    assert {path.name for path in folder.iterdir()} == {KEY, OTHER_KEY, *keys[-(ENTRIES_MAX - 2) :]}
+    assert {path.name for path in folder.iterdir()} == {
+        f"{key}.bpf" for key in (KEY, OTHER_KEY, *keys[-(ENTRIES_MAX - 2) :])
+    }
 
 
 def test_files_of_others_stay(folder):
     """In a folder that is used for something else, too, nothing is removed but entries."""
-    (folder / "precious").touch()
-    os.utime(folder / "precious", (0, 0))
+    for name in ("precious", "c3" * 32):
+        (folder / name).touch()
+        os.utime(folder / name, (0, 0))
     for number in range(ENTRIES_MAX + 5):
         Cache(str(folder)).write(f"{number:064x}", b"x")
 
     assert (folder / "precious").exists()
-    assert len(list(folder.iterdir())) == ENTRIES_MAX + 1
+    assert (folder / ("c3" * 32)).exists()
+    assert len(list(folder.iterdir())) == ENTRIES_MAX + 2
 
 
 def test_what_a_killed_writer_left_goes(folder):
     """A half of an entry counts as one, and goes in its turn."""
-    (folder / f"{OTHER_KEY}.4711.new").touch()
-    os.utime(folder / f"{OTHER_KEY}.4711.new", (0, 0))
+    (folder / f"{OTHER_ENTRY}.4711.new").touch()
+    os.utime(folder / f"{OTHER_ENTRY}.4711.new", (0, 0))
     for number in range(ENTRIES_MAX):
         Cache(str(folder)).write(f"{number:064x}", b"x")
 
-    assert not (folder / f"{OTHER_KEY}.4711.new").exists()
+    assert not (folder / f"{OTHER_ENTRY}.4711.new").exists()

@@ -2,10 +2,15 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 
 import otel_sysexit
@@ -18,6 +23,12 @@ from otel_sysexit.kernel.request import Request
 
 CHECKOUT = Path(otel_sysexit.__file__).parents[1]
 REQUEST = Request(calls_bytes=1 << 20, syscall_table=np.zeros(8, np.uint32))
+
+
+@pytest.fixture
+def keeps_descriptors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the child keep what it inherits: pipes by which it tells the test."""
+    monkeypatch.setattr(loader, "close_all_but", lambda *_: None)
 
 
 def says(monkeypatch: pytest.MonkeyPatch, load: object) -> str:
@@ -62,6 +73,63 @@ def test_a_child_that_cannot_begin_does_not_go_on_as_the_agent(monkeypatch):
     assert os.getpid() == pid
 
 
+def test_what_the_agent_was_given_is_not_held_by_its_loader(monkeypatch):
+    """A lock or a pipe of who started us is given up when we end, however long the loader takes."""
+    reading, writing = os.pipe()
+
+    def load(*_: object) -> list[int]:
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(writing)
+        return []
+
+    monkeypatch.setattr(loader, "load", load)
+    with Loader(REQUEST) as child:
+        assert child.descriptors() == []
+    os.close(reading)
+    os.close(writing)
+
+
+AGENT = """
+import sys, time
+from pathlib import Path
+from otel_sysexit.kernel import loader
+from otel_sysexit.kernel.handover import Loader
+from otel_sysexit.kernel.request import Request
+
+def load(request):
+    Path(sys.argv[1]).write_text(Path("/proc/self/stat").read_text().split()[0])
+    time.sleep(60)
+
+loader.load = load
+Loader(Request(4096, []))
+time.sleep(60)
+"""
+
+
+def test_a_loader_ends_with_the_agent(tmp_path):
+    """An agent that is killed while it loads leaves nothing behind that loads on."""
+    told = tmp_path / "pid"
+    agent = subprocess.Popen(
+        [sys.executable, "-c", AGENT, told], env={**os.environ, "PYTHONPATH": str(CHECKOUT)}
+    )
+    try:
+        pid = wait_for(lambda: told.exists() and told.read_text())
+        child = psutil.Process(int(pid))
+    finally:
+        agent.kill()
+        agent.wait()
+    wait_for(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE)
+
+
+def wait_for(condition: Callable[[], Any]) -> Any:
+    """Return the condition's first true value; fail when there is none for 20 s."""
+    end = time.monotonic() + 20
+    while not (value := condition()):
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    return value
+
+
 def test_who_ignores_the_ends_of_children_has_a_loader(monkeypatch):
     """Started with SIGCHLD ignored, as by some supervisors, the agent has no child to wait for, and no need to."""
     monkeypatch.setattr(loader, "load", lambda *_: [])
@@ -85,6 +153,7 @@ def test_a_child_that_hangs_is_ended(monkeypatch):
     assert "did not finish within" in says(monkeypatch, lambda *_: time.sleep(60))
 
 
+@pytest.mark.usefixtures("keeps_descriptors")
 def test_leaving_ends_the_child_and_its_compiler(monkeypatch):
     """A loader that is not needed any more is gone afterwards, with what it has started."""
     out, into = os.pipe()
@@ -106,6 +175,7 @@ def test_leaving_ends_the_child_and_its_compiler(monkeypatch):
     os.close(out)
 
 
+@pytest.mark.usefixtures("keeps_descriptors")
 def test_a_ctrl_c_is_not_for_the_child(monkeypatch):
     """The child is in no group that a terminal's signals go to."""
     out, into = os.pipe()
@@ -121,6 +191,7 @@ def test_a_ctrl_c_is_not_for_the_child(monkeypatch):
         os.close(fd)
 
 
+@pytest.mark.usefixtures("keeps_descriptors")
 def test_the_childs_streams_are_not_the_agents(monkeypatch):
     """Who reads what the agent writes sees its end when the agent ends, whatever the child does."""
     out, into = os.pipe()
