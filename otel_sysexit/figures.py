@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from otel_sysexit.calls import Calls, Outcome
+from otel_sysexit.syscalls import KINDS_MAX
 from otel_sysexit.traces import Owner
 
 WINDOW_SPANS_MAX: Final = 2_000
@@ -96,8 +97,12 @@ class Figures:
     def __init__(self) -> None:
         self.windows = np.zeros(_ROWS_AT_FIRST, _WINDOW)
         """_WINDOW[rows]"""
-        self._names = np.zeros((_ROWS_AT_FIRST, _KINDS_AT_FIRST), np.uint16)
-        """u2[rows, kinds]: calls of each kind; a window has no more than a few thousand."""
+        self._counts = np.zeros((_ROWS_AT_FIRST, _KINDS_AT_FIRST), np.uint16)
+        """u2[rows, columns]: calls by kind; a window has no more than a few thousand."""
+        self._column = np.full(KINDS_MAX, -1, np.intp)
+        """intp[KINDS_MAX]: the column of each kind, -1: none yet. Few of the thousands that there can be are ever made."""
+        self._kinds: list[int] = []
+        """By column."""
         self._free = list(range(_ROWS_AT_FIRST))
 
     def open(self, trace_id: bytes, span_id: int, owner: Owner) -> int:
@@ -106,10 +111,10 @@ class Figures:
             rows = len(self.windows)
             self._free = list(range(rows, 2 * rows))
             self.windows = np.concatenate((self.windows, np.zeros_like(self.windows)))
-            self._names = np.concatenate((self._names, np.zeros_like(self._names)))
+            self._counts = np.concatenate((self._counts, np.zeros_like(self._counts)))
         row = self._free.pop()
         self.windows[row] = (np.frombuffer(trace_id, np.uint8), span_id, 0, 0, 0, 2**64 - 1, 0, owner)
-        self._names[row] = 0
+        self._counts[row] = 0
         return row
 
     def have_room(self, rows: npt.NDArray[np.intp], groups: Groups) -> npt.NDArray[np.bool_]:
@@ -151,21 +156,27 @@ class Figures:
 
     def _count_kinds(self, row: npt.NDArray[np.intp], kind: npt.NDArray[np.uint16]) -> None:
         """Count calls by kind; *row*: that of each, -1: not this one."""
-        kinds = self._names.shape[1]
-        highest = int(kind.max())
-        if highest >= kinds:
-            self._names = np.pad(self._names, ((0, 0), (0, max(highest + 1 - kinds, kinds))))
+        column = self._column[kind]
+        if (column < 0).any():
+            fresh = np.unique(kind[column < 0])
+            self._column[fresh] = len(self._kinds) + np.arange(len(fresh))
+            self._kinds += fresh.tolist()
+            column = self._column[kind]
+            lacking = len(self._kinds) - self._counts.shape[1]
+            if lacking > 0:
+                self._counts = np.pad(self._counts, ((0, 0), (0, max(lacking, self._counts.shape[1]))))
         chosen = row >= 0
-        np.add.at(self._names, (row[chosen], kind[chosen]), np.uint16(1))
+        np.add.at(self._counts, (row[chosen], column[chosen]), np.uint16(1))
 
     def close(self, row: int) -> "Summary":
         """Return what a window has; its row is another's from now on."""
         self._free.append(row)
         _, _, calls, errors, _, start_unix_ns, end_unix_ns, _ = self.windows[row].item()
-        names = self._names[row]
-        (kinds,) = names.nonzero()
-        counts = zip(kinds.tolist(), names.take(kinds).tolist(), strict=True)
-        return Summary(calls, errors, start_unix_ns, end_unix_ns, list(counts))
+        counts = self._counts[row]
+        (columns,) = counts.nonzero()
+        by_column = zip(columns.tolist(), counts.take(columns).tolist(), strict=True)
+        kinds = [(self._kinds[column], count) for column, count in by_column]
+        return Summary(calls, errors, start_unix_ns, end_unix_ns, kinds)
 
 
 def span_sizes(calls: Calls) -> npt.NDArray[np.int64]:

@@ -77,6 +77,8 @@ class Image:
     """Of the Resource that it publishes itself (process context, OTEP 4719)."""
     trace_context: TraceContext | None = None
     """Of who started it, as its own environment says (TRACEPARENT)."""
+    executed_by: Process | None = None
+    """The process that executed the program, where this one was forked and goes on with it; None: this one."""
     cgroup: int = 0
     """Inode number of the cgroup it began in, of one hierarchy; 0: unknown."""
     cgroup_line: str | None = None

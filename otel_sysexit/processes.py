@@ -235,7 +235,11 @@ class Processes:
             process.parent = parent_image.process
             # What its parent publishes is in memory that a child does not inherit (OTEP 4719: MADV_DONTFORK).
             process.image = replace(
-                parent_image, process=process, cgroup=int(task["cgroup"]), context_attributes={}
+                parent_image,
+                process=process,
+                executed_by=parent_image.executed_by or parent_image.process,
+                cgroup=int(task["cgroup"]),
+                context_attributes={},
             )
             self._note_container(process.image, parent_image)
             self._note_cgroup(process.image)

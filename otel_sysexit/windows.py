@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from otel_sysexit import attributes
 from otel_sysexit.calls import Calls
-from otel_sysexit.figures import WINDOW_BYTES_MAX, WINDOW_SPANS_MAX, Figures, Groups, Summary
+from otel_sysexit.figures import Figures, Groups, Summary
 from otel_sysexit.identity import Image, Process
 from otel_sysexit.joining import join
 from otel_sysexit.propagation import TraceContext
@@ -45,9 +45,11 @@ from otel_sysexit.traces import (
 )
 
 WINDOW_SECONDS_MAX: Final = 10
-__all__ = ("WINDOW_BYTES_MAX", "WINDOW_SECONDS_MAX", "WINDOW_SPANS_MAX", "Windows")
 _TOTALS: Final = (attributes.WINDOW_FILTERED, attributes.WINDOW_SAMPLED_OUT, attributes.WINDOW_DROPPED)
 """In the order of `Totals`."""
+JOINED_CALLS_MAX: Final = 10_000
+"""As many calls get into the trace of who started their programs, about: windows that are open already are filled."""
+_JOINED_TRACES_MAX: Final = 4_096
 _NAMES_MAX: Final = 50
 """Calls that a root counts by name; the rest of them together."""
 
@@ -73,14 +75,18 @@ class _Window:
 
     def link(self, kind: str) -> Link:
         """Return a link to its root."""
-        _, threshold = self.program
         noted = {attributes.LINK_TYPE: kind}
-        return Link(self.trace_id, self.span_id, noted, state_beside(threshold), self.trace_flags)
+        return Link(self.trace_id, self.span_id, noted, self.trace_state, self.trace_flags)
 
     @property
     def trace_flags(self) -> int:
         """W3C's flags of its trace."""
-        return OWN_TRACE_FLAGS if self.starter is None else SAMPLED
+        return OWN_TRACE_FLAGS if self.starter is None else self.starter.trace_flags
+
+    @property
+    def trace_state(self) -> str:
+        """Of its root."""
+        return state_beside(self.program[1]) if self.starter is None else self.starter.trace_state
 
 
 @dataclass(slots=True)
@@ -120,6 +126,8 @@ class Windows:
         """Those of the calls."""
         self._previous: dict[Process, _Window] = {}
         """The latest one that was closed."""
+        self._joined_calls: dict[bytes, int] = {}
+        """Of other programs' traces, by their ids."""
         self._totals = Totals()
         self._spans: list[Span] = []
 
@@ -207,15 +215,28 @@ class Windows:
         """
         Return the context of the span that a new window of *program* is to be a child of; None: of none.
 
-        That is who started it, if that trace is kept and has room for all calls, but only for what a young process does first.
+        That is who started it, if that trace is kept and has room for all calls, but only for what a young process does first. One that was
+        forked and goes on with its parent's program is as old as that: a server's workers were started by the server.
         """
         image, threshold = program
-        context, before = image.trace_context, self._previous.get(image.process)
+        context = image.trace_context
         if context is None or not context.trace_flags & SAMPLED or threshold:
             return None
-        is_young = opened_unix_ns - image.process.begin_unix_ns <= WINDOW_SECONDS_MAX * 1_000_000_000
-        is_first = before is None or before.program[0] is not image
-        return context if is_young and is_first else None
+        began_unix_ns = (image.executed_by or image.process).begin_unix_ns
+        is_young = opened_unix_ns - began_unix_ns <= WINDOW_SECONDS_MAX * 1_000_000_000
+        has_room = self._joined_calls.get(context.trace_id, 0) < JOINED_CALLS_MAX
+        return context if is_young and has_room and self._is_first(image) else None
+
+    def _is_first(self, image: Image) -> bool:
+        """Whether a process's program has had no window yet. What it publishes of itself makes no other program of it."""
+        before = self._previous.get(image.process)
+        return before is None or (before.program[0] is not image and not image.context_attributes)
+
+    def _note_joined(self, context: TraceContext, calls: int) -> None:
+        """Count the calls that another program's trace got from us; the traces that were not met for the longest time are forgotten."""
+        self._joined_calls[context.trace_id] = self._joined_calls.pop(context.trace_id, 0) + calls
+        if len(self._joined_calls) > _JOINED_TRACES_MAX:
+            del self._joined_calls[next(iter(self._joined_calls))]
 
     def _links(self, image: Image, starter: TraceContext | None) -> list[Link]:
         """Return links to the window before, to one of the process that started this one, and to the span that did, if that is not above it."""
@@ -231,7 +252,7 @@ class Windows:
         return links
 
     def _close(self, program: _Program, *, is_last: bool = False) -> None:
-        image, threshold = program
+        image, _ = program
         process = image.process
         window = self._windows[process].pop(program)
         figures = self._figures.close(self._rows.pop(program))
@@ -253,11 +274,13 @@ class Windows:
                 attributes=noted,
                 links=window.links,
                 is_error=error is not None,
-                trace_state=state_beside(threshold),
+                trace_state=window.trace_state,
                 trace_flags=window.trace_flags,
                 is_parent_remote=window.starter is not None,
             )
         )
+        if window.starter is not None:
+            self._note_joined(window.starter, figures.calls)
         self._previous[process] = window
 
     def _attributes(self, window: _Window, figures: Summary) -> dict[str, str | int]:

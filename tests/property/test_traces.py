@@ -10,12 +10,13 @@ from hypothesis import strategies as st
 from made_calls import START_UNIX_NS, Made, make_calls, make_process
 
 from otel_sysexit.calls import Calls, Outcome
+from otel_sysexit.figures import WINDOW_BYTES_MAX, WINDOW_SPANS_MAX
 from otel_sysexit.flat import Flat
 from otel_sysexit.identity import Image, Process
 from otel_sysexit.propagation import TraceContext
 from otel_sysexit.traces import Owner, Placement, Span, Structure, Totals, span_id_of
 from otel_sysexit.trees import PART_SECONDS_MAX, Tree
-from otel_sysexit.windows import WINDOW_BYTES_MAX, WINDOW_SECONDS_MAX, WINDOW_SPANS_MAX, Windows
+from otel_sysexit.windows import JOINED_CALLS_MAX, WINDOW_SECONDS_MAX, Windows
 
 SECOND_NS = 10**9
 
@@ -447,13 +448,14 @@ def test_what_a_program_does_first_is_below_the_span_that_started_it():
     before, starter = second.links
 
     assert (first.trace_id, first.parent_span_id) == (CONTEXT.trace_id, span_id_of(CONTEXT))
-    assert (first.is_parent_remote, first.trace_flags, first.links) == (True, 0x01, [])
+    assert (first.is_parent_remote, first.links) == (True, [])
+    assert (first.trace_flags, first.trace_state) == (CONTEXT.trace_flags, CONTEXT.trace_state)
     assert placement.trace_id.tobytes() == CONTEXT.trace_id
     assert placement.parent_span_id.tolist() == [first.span_id]
     assert placement.owner.tolist() == [Owner.APPLICATION]
     assert (second.parent_span_id, second.is_parent_remote, second.trace_flags) == (0, False, 0x03)
     assert second.trace_id != CONTEXT.trace_id
-    assert (before.span_id, before.trace_flags) == (first.span_id, 0x01)
+    assert (before.span_id, before.trace_flags) == (first.span_id, CONTEXT.trace_flags)
     assert (starter.trace_id, starter.trace_state) == (CONTEXT.trace_id, CONTEXT.trace_state)
     assert starter.attributes == {"otel_sysexit.link.type": "started_by"}
 
@@ -478,6 +480,41 @@ def test_a_window_that_cannot_be_below_a_span_links_to_it(context, threshold, ag
     assert root.trace_id != context.trace_id
     assert placement.owner.tolist() == [Owner.US]
     assert (link.trace_id, link.trace_flags) == (context.trace_id, context.trace_flags)
+
+
+def test_who_forks_for_itself_starts_nothing_in_anybodys_span():
+    """The workers of a server that has been running for a week are no part of the trace in which somebody started it."""
+    server, process = make_process(6, begin_unix_ns=START_UNIX_NS - 11 * 10**9), make_process(7)
+    process.image.trace_context, process.image.executed_by = CONTEXT, server
+    (root,), placement = windows_of(process, 1)
+
+    assert (root.parent_span_id, placement.owner.tolist()) == (0, [Owner.US])
+    assert [link.trace_id for link in root.links] == [CONTEXT.trace_id]
+
+
+def test_a_trace_of_others_gets_so_many_calls():
+    """A build of thousands of processes does not all lie in the trace of the job that started it."""
+    windows = Windows()
+    for pid in range(1, 20):
+        process = make_process(pid)
+        process.image.trace_context = CONTEXT
+        windows.place(make_calls(*[Made("getpid", process=process)] * 1_000))
+        windows.end([process])
+    is_joined = [root.trace_id == CONTEXT.trace_id for root in windows.take_spans()]
+
+    assert is_joined == [True] * (JOINED_CALLS_MAX // 1_000) + [False] * (19 - JOINED_CALLS_MAX // 1_000)
+
+
+def test_a_program_that_publishes_what_it_is_has_one_first_window():
+    """Its Resource is another from then on, but it is the same program."""
+    windows, process = Windows(), make_process(7)
+    process.image.trace_context = CONTEXT
+    windows.place(make_calls(Made("getpid", process=process)))
+    process.image = replace(process.image, context_attributes={"service.name": "shop"})
+    windows.place(make_calls(Made("getpid", process=process)))
+    windows.finish([process], START_UNIX_NS)
+
+    assert [root.trace_id == CONTEXT.trace_id for root in windows.take_spans()] == [True, False]
 
 
 def family(parents: list[int]) -> list[Process]:
