@@ -64,9 +64,9 @@ scopes: `{SCHEMA_URL}`. Behind a type stands the unit of a quantity (UCUM).
 *Required* attributes are always there; *recommended* ones where they are known, unless `--attributes NAME=off` leaves them out; *opt-in* ones
 only with `--attributes NAME=on`. A pattern switches many: `--attributes 'host.*=off'`, also what programs say of themselves.
 
-Every span has `flags` 0x103 (sampled, random trace id, the parent is local). A call's trace state is `ot=th:<threshold>`: at which it was
-sampled, `ot=th:0` where all such calls are here. Spans of processes and windows have `ot=th:0`, and in a trace of sampled calls no trace state. A
-span's status is ERROR when there is `error.type`, and unset otherwise, never OK.
+In traces of ours every span has `flags` 0x103 (sampled, random trace id, the parent is local). A call's trace state is `ot=th:<threshold>`: at which
+it was sampled, `ot=th:0` where all such calls are here. Spans of processes and windows have `ot=th:0`, and in a trace of sampled calls no trace state.
+In the trace of another program flags and trace state are that one's as far as they are known (docs/traces.md). A span's status is ERROR when there is `error.type`, and unset otherwise, never OK.
 """
 
 ENVIRONMENT_HEAD = """\

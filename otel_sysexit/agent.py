@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy.typing as npt
 import psutil
@@ -30,9 +30,8 @@ from otel_sysexit.kernel.handover import Loader
 from otel_sysexit.kernel.records import Ledger
 from otel_sysexit.ledger import Account, Delivery
 from otel_sysexit.messages import explain_bug, say
-from otel_sysexit.otlp.export import Batch, Exporter
+from otel_sysexit.otlp.export import Batch
 from otel_sysexit.otlp.resources import rules_of
-from otel_sysexit.otlp.transport import make_transport
 from otel_sysexit.processes import Processes
 from otel_sysexit.rate import RateKeeper
 from otel_sysexit.reading import Reader
@@ -40,15 +39,13 @@ from otel_sysexit.sampling import threshold_of
 from otel_sysexit.scan import Scan, Standing, take_up
 from otel_sysexit.settings import Args
 from otel_sysexit.signals import REPORT, Signals
+from otel_sysexit.sinks import Sinks
 from otel_sysexit.stuck import StuckCalls, all_in_flight, describe
 from otel_sysexit.targets import Targets
 from otel_sysexit.traces import Structure, Totals
 from otel_sysexit.trees import Tree
 from otel_sysexit.view import View
 from otel_sysexit.windows import Windows
-
-if TYPE_CHECKING:
-    from otel_sysexit.otlp.jsonl import JsonLinesFile
 
 _ROUND_SECONDS: Final = 0.1
 """How long calls may wait in the ring when few are made; many force a wake-up."""
@@ -98,8 +95,7 @@ class Agent:
             has_cgroup=config.attributes.has(PROCESS_LINUX_CGROUP),
         )
         self._view = View(config, title)
-        self._exporters: list[Exporter] = []
-        self._file: JsonLinesFile | None = None
+        self._sinks = Sinks(config)
         self._poll = select.epoll()
         self._capture: Capture | None = None
         self._reader: Reader | None = None
@@ -107,35 +103,18 @@ class Agent:
         self._stuck = StuckCalls(config.stuck_after_ns, _boot_ns()) if config.stuck_after_ns else None
         self._next_look = time.monotonic() + _LOOK_SECONDS if self._stuck else float("inf")
         self._is_report_asked = False
-        self._log_exporters: list[Exporter] = []
         self._lost_at_end = 0
         self._shed_calls = 0
         self.is_aborted = False
         self.is_quiet = config.quiet
 
     def open_output(self) -> None:
-        """
-        Open the file to write, if there is one.
-
-        Raises:
-            AgentError: it cannot be written.
-        """
-        if self._config.output is not None:
-            from otel_sysexit.otlp.jsonl import JsonLinesFile  # noqa: PLC0415 (seldom needed)
-
-            self._file = JsonLinesFile(self._config.output)
+        """Open the file to write, if there is one; raises AgentError."""
+        self._sinks.open_file()
 
     def start_exporters(self) -> None:
-        """Start the threads that deliver: after any fork, and when nothing waits for us that their imports could delay."""
-        file, config = self._file, self._config
-        if file is not None:
-            self._exporters.append(Exporter(str(config.output), lambda: file, config, file.line_bytes_max))
-        self._log_exporters += self._exporters
-        if config.exporter == "otlp":
-            to_collector = Exporter(str(config.endpoint), lambda: make_transport(config), config)
-            self._exporters.append(to_collector)
-            if config.logs_endpoint is not None:
-                self._log_exporters.append(to_collector)
+        """Start what delivers: after any fork, and when nothing waits for us that its imports could delay."""
+        self._sinks.start()
 
     def watch(self, fd: int) -> None:
         """Let *fd* end a wait each time it becomes readable."""
@@ -201,16 +180,12 @@ class Agent:
         calls = describe(slots, now_ns, offset_ns, self._decoder.kinds, find_thread)
         if calls or not is_stuck:
             self._view.report_in_flight(calls)
-        if calls and self._log_exporters:
+        if calls and self._sinks.takes_logs:
             from otel_sysexit.otlp.logs import encode_in_flight  # noqa: PLC0415 (seldom needed)
 
             rules = rules_of(self._config)
             for request in encode_in_flight(calls, now_ns + offset_ns, rules, is_stuck=is_stuck):
-                for exporter in self._log_exporters:
-                    exporter.add_logs(request)
-
-    def _room(self) -> int:
-        return min((exporter.room() for exporter in self._exporters), default=_ROUND_CALLS_MAX)
+                self._sinks.add_logs(request)
 
     def set_root(self, process: Process) -> None:
         """Name the process of the command that is run."""
@@ -228,9 +203,9 @@ class Agent:
     def _round(self) -> int:
         """Read what is there and pass it on; return how many calls that were."""
         capture = self.capture
-        if capture.calls.is_nearly_full() and any(exporter.is_stalled() for exporter in self._exporters):
+        if capture.calls.is_nearly_full() and self._sinks.is_stalled():
             self._shed()
-        calls = self.reader.read(min(self._room(), _ROUND_CALLS_MAX))
+        calls = self.reader.read(min(self._sinks.room(), _ROUND_CALLS_MAX))
         self._pass_on(calls, capture.calls.consumed)
         if self._rate is not None:
             self._rate.keep()
@@ -241,8 +216,7 @@ class Agent:
         """Give up the oldest calls: nothing is sent, and who made the calls in the ring cannot be kept in mind for ever."""
         count = len(self.capture.calls.read(_ROUND_CALLS_MAX))
         self._shed_calls += count
-        for exporter in self._exporters:
-            exporter.refuse(count)
+        self._sinks.refuse(count)
 
     def _pass_on(self, calls: Calls, consumed: int, *, is_last: bool = False) -> None:
         placement = self._structure.place(calls)
@@ -255,8 +229,7 @@ class Agent:
         self._view.add(calls, ended)
         spans = self._structure.take_spans()
         if len(calls) or spans:
-            for exporter in self._exporters:
-                exporter.add(Batch(calls, placement, spans))
+            self._sinks.add(Batch(calls, placement, spans))
 
     def finish(self) -> None:
         """Detach, deliver the rest, and say what became of everything."""
@@ -272,41 +245,31 @@ class Agent:
         self._lost_at_end = self.capture.calls.waiting()
         self._view.see_living(self.processes.living())
         self._pass_on(self._decoder.no_calls, sys.maxsize, is_last=True)
-        for exporter in self._exporters:
-            if self.is_aborted or self._lost_at_end:  # patience has been had
-                exporter.abort()
-            else:
-                exporter.close()
+        if self.is_aborted or self._lost_at_end:  # patience has been had
+            self._sinks.abort()
+        else:
+            self._sinks.close()
         self._view.finish(self._account())
 
     def abort(self) -> None:
         """Stop everything as soon as possible; may be called from another thread."""
         self.is_aborted = True
-        for exporter in self._exporters:
-            exporter.abort()
+        self._sinks.abort()
 
     def _account(self) -> Account:
         kernel = self.capture.ledger()
         emitted = kernel[Ledger.EMITTED]
-        unread = {"not read in time": self._lost_at_end} if self._lost_at_end else {}
-        deliveries = [
-            Delivery(
-                exporter.name,
-                exporter.calls.delivered,
-                {**exporter.calls.undelivered, **unread},
-                exporter.log_records.undelivered,
-                exporter.other_spans.undelivered,
-            )
-            for exporter in self._exporters
-        ]
+        deliveries = self._sinks.deliveries(self._lost_at_end)
         if self._config.exporter == "terminal":
-            unshown = {**unread, **({"queue full": self._shed_calls} if self._shed_calls else {})}
+            reasons = {"not read in time": self._lost_at_end, "queue full": self._shed_calls}
+            unshown = {reason: count for reason, count in reasons.items() if count}
             deliveries.append(Delivery("the terminal", emitted - sum(unshown.values()), unshown))
         return Account(
             kernel,
             len(self.capture.in_flight()),
             deliveries,
             self.capture.skipped_runs(),
+            self._sinks.deliveries_beside(),
             self.processes.bad_trace_contexts,
         )
 

@@ -33,6 +33,10 @@ from otel_sysexit.settings import (
 from otel_sysexit.targets import Selectors, ServiceRule
 
 _TRACES_PATH: Final = "/v1/traces"
+_NOT_OF_LOGS: Final = (
+    *("PROTOCOL", "TIMEOUT", "COMPRESSION", "INSECURE"),
+    *("CERTIFICATE", "CLIENT_KEY", "CLIENT_CERTIFICATE"),
+)
 _LOGS_ENDPOINT: Final = "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT"
 
 
@@ -267,6 +271,11 @@ def _settle_exporter(given: dict[str, Any], environ: Mapping[str, str], *, is_ou
     """An endpoint means otlp; OTEL_SDK_DISABLED means none; a file alone means no terminal view."""
     if environ.get("OTEL_SDK_DISABLED", "").lower() == "true" and not is_ours:
         given["exporter"] = "none"
+    if given.get("signals") == {"logs"} and not is_ours and "exporter" in given:
+        # What OTEL_TRACES_EXPORTER says is said of spans.
+        del given["exporter"]
+        if environ.get("OTEL_LOGS_EXPORTER", "").lower() in ("otlp", "console"):
+            given["exporter"] = environ["OTEL_LOGS_EXPORTER"].lower()
     if given.get("exporter") == "console":
         given["exporter"] = "terminal"
     if "exporter" not in given:
@@ -295,6 +304,12 @@ def _settle_logs(
 ) -> None:
     """Log records go where spans go, unless a variable for logs, or for all signals, says otherwise."""
     wants_logs = "logs" in given.get("signals", ())
+    if wants_logs:
+        warnings += [
+            f"{variable} is ignored: log records are sent as spans are, but for endpoint and headers"
+            for variable in (f"OTEL_EXPORTER_OTLP_LOGS_{name}" for name in _NOT_OF_LOGS)
+            if environ.get(variable)
+        ]
     if environ.get("OTEL_LOGS_EXPORTER", "").lower() == "none" and not wants_logs:
         return
     is_http = given["protocol"] == "http/protobuf"

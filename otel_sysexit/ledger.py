@@ -47,6 +47,8 @@ class Account:
     deliveries: Sequence[Delivery]
     skipped_runs: int = 0
     """How often the kernel did not run a program of ours that it should have; no part of the equation."""
+    beside: Sequence[Delivery] = ()
+    """Ways out that tell of calls that are counted elsewhere."""
     bad_trace_contexts: int = 0
     """Programs whose environment had a TRACEPARENT that is none."""
 
@@ -123,7 +125,7 @@ class Account:
             lines.append(
                 f"{self.bad_trace_contexts} programs had a TRACEPARENT that is no W3C trace context: not linked to"
             )
-        for delivery in self.deliveries:
+        for delivery in (*self.deliveries, *self.beside):
             for reason, count in delivery.undelivered.items():
                 lines.append(f"{count} calls were not delivered to {delivery.name}: {reason}")
             for reason, count in delivery.undelivered_spans.items():

@@ -236,7 +236,7 @@ def _otlp(name: str) -> tuple[str, str]:
 
 
 SETTINGS: Final = (
-    Setting("exporter", one_of("terminal", "otlp", "none"), "Where spans go. With an endpoint: otlp.", "KIND", "terminal", ("OTEL_TRACES_EXPORTER",), one_of("otlp", "console", "none")),
+    Setting("exporter", one_of("terminal", "otlp", "none"), "Where calls go. With an endpoint: otlp.", "KIND", "terminal", ("OTEL_TRACES_EXPORTER",), one_of("otlp", "console", "none")),
     Setting("endpoint", parse_endpoint, "Collector to send to; /v1/traces is added for HTTP.", "URL", "http://localhost:4318, gRPC: http://localhost:4317", _otlp("ENDPOINT")),
     Setting("protocol", one_of("grpc", "http/protobuf"), "OTLP's transport.", "NAME", "http/protobuf; grpc if the endpoint's port is 4317", _otlp("PROTOCOL")),
     Setting("headers", parse_pairs, "Header to send with each request; may be repeated.", "K=V", "", _otlp("HEADERS"), is_list=True, option="header"),

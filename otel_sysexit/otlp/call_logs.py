@@ -116,9 +116,10 @@ def _make_body(shape: Shape, kind: Kind, template: Template) -> tuple[str, dict[
     """Return the call in words: ``openat /etc/hosts failed: ENOENT``; and the mark of the text in it, if there is one."""
     words = f"{kind.name} of {kind.restarts}" if kind.restarts else kind.name
     marks = {}
-    shown = next((name for name in _IN_BODY if name in template.marks), None)
+    widths = {name: template.marks[name].width for name in _IN_BODY if name in template.marks}
+    shown = next((name for name, width in widths.items() if width), None)
     if shown is not None:
-        width = template.marks[shown].width
+        width = widths[shown]
         words += " " + "x" * width
         marks[_IN_BODY[shown]] = Mark(words.encode(), width)
     return words + _outcome_in_words(shape), marks

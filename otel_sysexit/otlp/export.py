@@ -77,12 +77,12 @@ class Tally:
 class BatchEncoder:
     """Batches → requests of the signals that are asked for; with both, calls are counted as spans, and as log records beside them."""
 
-    def __init__(self, config: Config, bytes_max: int) -> None:
-        """*bytes_max*: size of a request."""
+    def __init__(self, config: Config, signals: frozenset[str], bytes_max: int) -> None:
+        """*signals*: those to make, of all that are asked for; *bytes_max*: size of a request."""
         rules, starter = rules_of(config), config.trace_context
         has_spans = "traces" in config.signals
-        self._spans = SpanEncoder(rules, starter) if has_spans else None
-        self._logs = CallLogEncoder(rules, starter, has_spans=has_spans) if "logs" in config.signals else None
+        self._spans = SpanEncoder(rules, starter) if "traces" in signals else None
+        self._logs = CallLogEncoder(rules, starter, has_spans=has_spans) if "logs" in signals else None
         self._bytes_max = bytes_max
 
     def encode(self, batch: Batch) -> Iterator[Request]:
@@ -102,6 +102,9 @@ class Exporter:
         make_transport: Callable[[], Transport],
         config: Config,
         bytes_max: int = REQUEST_BYTES_MAX,
+        *,
+        signals: frozenset[str] | None = None,
+        is_beside: bool = False,
     ) -> None:
         """
         Start the thread.
@@ -111,6 +114,8 @@ class Exporter:
             make_transport: Called in the thread: what is slow to make delays nothing.
             config: Deadlines and the attributes of every Resource.
             bytes_max: Size of a request.
+            signals: How it tells of calls; None: in all ways that are asked for.
+            is_beside: Whether calls are counted elsewhere. Then nobody has to wait for this one: what it has no room for is lost.
         """
         self.name = name
         self.calls = Tally()
@@ -119,6 +124,8 @@ class Exporter:
         self._make_transport = make_transport
         self._config = config
         self._bytes_max = bytes_max
+        self._signals = config.signals if signals is None else signals
+        self._is_beside = is_beside
         self._queue: deque[Batch | Request] = deque()
         self._changed = threading.Condition()
         self._waiting_calls = 0
@@ -138,6 +145,9 @@ class Exporter:
     def add(self, batch: Batch) -> None:
         """Queue *batch*; never blocks."""
         with self._changed:
+            if self._is_beside and self._waiting_calls + len(batch.calls) > QUEUE_CALLS_MAX:
+                self.log_records.lose(len(batch.calls), _QUEUE_FULL)
+                return
             self._queue.append(batch)
             self._waiting_calls += len(batch.calls)
             self._changed.notify()
@@ -159,7 +169,10 @@ class Exporter:
     def refuse(self, count: int) -> None:
         """Count calls that never came here because there was no room."""
         with self._changed:
-            self.calls.lose(count, _QUEUE_FULL)
+            if not self._is_beside:
+                self.calls.lose(count, _QUEUE_FULL)
+            if self._counts_records:
+                self.log_records.lose(count, _QUEUE_FULL)
 
     def close(self) -> None:
         """Deliver what is queued, until nothing was for the flush timeout; what is left then counts as undelivered."""
@@ -190,11 +203,16 @@ class Exporter:
                 self._lose_unsent(NOT_SENT)
             self._queue.clear()
 
+    @property
+    def _counts_records(self) -> bool:
+        """Whether records of calls are counted beside the calls."""
+        return self._config.has_both_signals and "logs" in self._signals
+
     def _begin(self, item: Batch | Request) -> None:
         if isinstance(item, Batch):
-            self.calls.unsent = len(item.calls)
-            self.other_spans.unsent = len(item.spans) if "traces" in self._config.signals else 0
-            self.log_records.unsent = len(item.calls) if self._config.has_both_signals else 0
+            self.calls.unsent = 0 if self._is_beside else len(item.calls)
+            self.other_spans.unsent = len(item.spans) if "traces" in self._signals else 0
+            self.log_records.unsent = len(item.calls) if self._counts_records else 0
         else:
             self.calls.unsent, self.other_spans.unsent, self.log_records.unsent = 0, 0, item.log_records
 
@@ -204,7 +222,7 @@ class Exporter:
         self.log_records.lose_unsent(reason)
 
     def _work(self) -> None:
-        encoder = BatchEncoder(self._config, self._bytes_max)
+        encoder = BatchEncoder(self._config, self._signals, self._bytes_max)
         reason = bug = ""
         try:
             self._transport = self._make_transport()

@@ -16,12 +16,11 @@ from opentelemetry.proto.trace.v1 import trace_pb2
 from otel_sysexit.attributes import AttributeSelection
 from otel_sysexit.otlp.resources import key_value
 from otel_sysexit.otlp.stamp import Chosen, Column, Mark, Stamp, Stamps, encode_fixed, random_mark
-from otel_sysexit.traces import OWN_TRACE_FLAGS, Span
+from otel_sysexit.traces import Span
 
 _IS_REMOTE_KNOWN: Final = 0x100
 """Of Span.flags: whether the parent is another program's is known (trace.proto)."""
 _IS_REMOTE: Final = 0x200
-FLAGS: Final = _IS_REMOTE_KNOWN | OWN_TRACE_FLAGS
 _COLUMNS: Final = ("trace_id", "span_id", "parent_span_id", "start", "end")
 _ATTRIBUTES_MAX: Final = 2
 """Of a span with a template: how a process ended has no more."""

@@ -84,7 +84,7 @@ def expected_body(span: Span) -> str:
         words += ["of", found["syscall.restarts"]]
     descriptors = [name for name in found if name.startswith("syscall.descriptor.")]
     shown = ["file.path", *descriptors[:1], "network.peer.address", "network.local.address"]
-    words += [found[name] for name in shown if name in found][:1]
+    words += [found[name] for name in shown if found.get(name)][:1]
     if not found.get("syscall.executed", True):
         words.append("was not executed")
     elif found.get("syscall.interrupted"):

@@ -446,6 +446,23 @@ def test_calls_as_log_records_go_where_log_records_go():
     assert (found.exporter, found.logs_endpoint) == ("otlp", "http://d/z")
 
 
+def test_what_is_said_of_spans_is_not_said_of_calls_as_log_records():
+    """OTEL_TRACES_EXPORTER=none keeps spans from a collector, not records that were asked for instead."""
+    environ = {"OTEL_TRACES_EXPORTER": "none", BASE_ENDPOINT: "http://c"}
+
+    assert resolve("run", {"signals": "logs"}, environ).exporter == "otlp"
+    assert resolve("run", {"signals": "traces,logs"}, environ).exporter == "none"
+
+
+def test_what_cannot_be_set_of_log_records_alone_is_warned_of():
+    """A protocol of their own would be for naught, and nobody would know."""
+    environ = {BASE_ENDPOINT: "http://c", "OTEL_EXPORTER_OTLP_LOGS_PROTOCOL": "grpc"}
+
+    (warning,) = resolve("run", {"signals": "logs"}, environ).warnings
+    assert warning.startswith("OTEL_EXPORTER_OTLP_LOGS_PROTOCOL is ignored")
+    assert resolve("run", {}, environ).warnings == ()
+
+
 @pytest.mark.parametrize("text", ["c:4318/v1/logs", "ftp://c"])
 def test_a_wrong_endpoint_for_logs_is_warned_of(text):
     """It is ignored, as every wrong variable of OpenTelemetry is."""

@@ -143,6 +143,22 @@ def test_log_records_that_are_refused_are_told_apart():
     assert dict(exporter.log_records.undelivered) == {"HTTP 400": 3}
 
 
+def test_records_beside_spans_hold_up_nobody():
+    """A collector for log records that is down fills its own queue; what comes on top is lost there, and counted."""
+    transport = Scripted(always=BUSY)
+    config = Config(flush_timeout_ns=50_000_000, signals=frozenset({"traces", "logs"}))
+    exporter = Exporter("logs", lambda: transport, config, signals=frozenset({"logs"}), is_beside=True)
+    count = QUEUE_CALLS_MAX // 4
+    for _ in range(6):
+        exporter.add(make_batch(count))
+    refused = exporter.log_records.undelivered["queue full"]
+    exporter.close()
+
+    assert refused >= count
+    assert sum(exporter.log_records.undelivered.values()) == 6 * count
+    assert account(exporter) == (0, {})
+
+
 def test_what_is_given_up_is_counted_in_both_ways():
     """Calls that wait when patience is at an end are lost as spans and as log records."""
     transport = Scripted(always=BUSY)
