@@ -61,8 +61,8 @@ backends-test: setup backends
 	$(PYTEST) tests/backends
 
 .PHONY: bench
-bench: setup  ## measure overhead side by side with other tools; writes docs/overhead.md
-	$(PYTHON) benchmarks/overhead.py
+bench: setup  ## measure overhead beside other tools; writes docs/overhead.md: make bench GROUPS=kernel,scale QUICK=1
+	$(PYTHON) benchmarks/overhead.py $(if $(GROUPS),--groups $(GROUPS)) $(if $(QUICK),--quick)
 
 .PHONY: docs
 docs: setup  ## make docs/attributes.md and docs/environment.md from the code

@@ -10,13 +10,15 @@ from typing import Final
 
 from machine import ROOT, wait_until
 
-_LOOPBACK: Final = "127.0.0.1"
+LOOPBACK: Final = "127.0.0.1"
 _CONFIGURATION: Final = """
 receivers:
   otlp:
     protocols:
       grpc:
-        endpoint: {address}
+        endpoint: {grpc}
+      http:
+        endpoint: {http}
 exporters:
   nop:
 service:
@@ -36,22 +38,27 @@ class Collector:
 
     name: str
     endpoint: str
+    """For gRPC."""
+    http_endpoint: str
+    pid: int
 
 
 @contextlib.contextmanager
 def started(folder: Path) -> Iterator[Collector]:
     """Run a collector for the duration of a `with` block; its files lie in *folder*."""
-    with socket.create_server((_LOOPBACK, 0)) as free:
-        port = free.getsockname()[1]
-    address = f"{_LOOPBACK}:{port}"
-    name, command = _choose(folder, address)
+    grpc, http = free_ports(2)
+    name, command = _choose(folder, f"{LOOPBACK}:{grpc}", f"{LOOPBACK}:{http}")
     with (folder / "collector.log").open("wb") as log:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
     try:
-        wait_until(lambda: process.poll() is not None or _is_listening(port), f"{name} listens", 20)
+        wait_until(
+            lambda: process.poll() is not None or (is_listening(grpc) and is_listening(http)),
+            f"{name} listens",
+            20,
+        )
         if process.poll() is not None:
             raise RuntimeError(f"{name} ended: {(folder / 'collector.log').read_text(errors='replace')}")
-        yield Collector(name, f"http://{address}")
+        yield Collector(name, f"http://{LOOPBACK}:{grpc}", f"http://{LOOPBACK}:{http}", process.pid)
     finally:
         process.terminate()
         try:
@@ -61,30 +68,37 @@ def started(folder: Path) -> Iterator[Collector]:
             process.wait()
 
 
-def _choose(folder: Path, address: str) -> tuple[str, Sequence[str | Path]]:
+def free_ports(count: int) -> list[int]:
+    """Return ports of the loopback interface that nobody listens at."""
+    with contextlib.ExitStack() as stack:
+        servers = [stack.enter_context(socket.create_server((LOOPBACK, 0))) for _ in range(count)]
+        return [server.getsockname()[1] for server in servers]
+
+
+def _choose(folder: Path, grpc: str, http: str) -> tuple[str, Sequence[str | Path]]:
     script = subprocess.run(
         [ROOT / "tests/backends/build.sh", "--print"], check=False, capture_output=True, text=True
     )
     official = Path(script.stdout.strip() or folder, "otelcol")
     if official.is_file():
         configuration = folder / "otelcol.yaml"
-        configuration.write_text(_CONFIGURATION.format(address=address), encoding="utf-8")
+        configuration.write_text(_CONFIGURATION.format(grpc=grpc, http=http), encoding="utf-8")
         return "OpenTelemetry Collector, `nop` exporter", [official, "--config", configuration]
     import rotel  # noqa: PLC0415 (only where it is needed)
 
     files = ("--pid-file", folder / "rotel.pid", "--log-file", folder / "rotel-agent.log")
-    http = f"{_LOOPBACK}:0"
     command = [
         Path(rotel.__file__).with_name("rotel-agent"),
         *("start", *files, "--exporter", "blackhole"),
-        *("--otlp-grpc-endpoint", address, "--otlp-http-endpoint", http),
+        *("--otlp-grpc-endpoint", grpc, "--otlp-http-endpoint", http),
     ]
     return "rotel, `blackhole` exporter", command
 
 
-def _is_listening(port: int) -> bool:
+def is_listening(port: int) -> bool:
+    """Whether somebody accepts connections there."""
     try:
-        with socket.create_connection((_LOOPBACK, port), 1):
+        with socket.create_connection((LOOPBACK, port), 1):
             return True
     except OSError:
         return False

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Measures what a system call costs: getppid, or another one, in chunks, each timed on its own.
 //
-//     getppid [-w] CPU CHUNKS CALLS PAUSE_US [getppid|read|access|getsockname]
+//     getppid [-w] CPU CHUNKS CALLS PAUSE_US [getppid|read|openat|getsockname]
 //
 // Runs on one CPU. Prints for each chunk the nanoseconds a call took (the loop around it included). Sleeps PAUSE_US
 // between chunks, so that a tracer can empty its buffers. With -w it waits for a line on stdin before the first chunk
@@ -39,8 +39,8 @@ static int choose(const char *name)
 
 	if (!strcmp(name, "read")) { // of a file: what a descriptor is, has to be found out
 		nr = SYS_read, args[0] = open("/dev/null", O_RDONLY), args[1] = (long)&byte, args[2] = 1;
-	} else if (!strcmp(name, "access")) { // of a path
-		nr = SYS_access, args[0] = (long)"/nonexistent/file", args[1] = R_OK;
+	} else if (!strcmp(name, "openat")) { // of a path
+		nr = SYS_openat, args[0] = AT_FDCWD, args[1] = (long)"/nonexistent/file", args[2] = O_RDONLY;
 	} else if (!strcmp(name, "getsockname")) { // of a descriptor and an address
 		nr = SYS_getsockname, args[0] = socket(AF_INET, SOCK_DGRAM, 0);
 		bind(args[0], (struct sockaddr *)&address, sizeof(address));

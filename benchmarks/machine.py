@@ -42,10 +42,10 @@ def install_tools() -> None:
         subprocess.run(command, check=False, capture_output=True)
 
 
-def compile_loop(folder: Path) -> Path:
-    """Compile getppid.c into *folder*."""
-    program = folder / "getppid"
-    subprocess.run(["cc", "-O2", "-o", program, HERE / "getppid.c"], check=True)
+def compile_program(name: str, folder: Path) -> Path:
+    """Compile *name*.c, which lies here, into *folder*."""
+    program = folder / name
+    subprocess.run(["cc", "-O2", "-pthread", "-o", program, HERE / f"{name}.c"], check=True)
     return program
 
 

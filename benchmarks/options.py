@@ -6,9 +6,32 @@ from pathlib import Path
 from typing import Final
 
 from machine import run
+from report import Cell
 from variants import AGENT, Loop, Variant
 
 _QUIETLY: Final = ("run", "--quiet", "--exporter", "none")
+_ALL: Final = (
+    *(
+        "--syscalls",
+        "getppid,openat",
+        "--errno",
+        "!ENOENT",
+        "--min-duration",
+        "1ns,read=1ms",
+        "--sample",
+        "0.999999",
+    ),
+    *(
+        "--keep-errors",
+        "--keep-slow",
+        "1ns",
+        "--max-rate",
+        "10000000",
+        "--not-comm",
+        "nobody",
+        "--command-args",
+    ),
+)
 # Title, options; in the order of the table. What is recorded is compared with the first.
 _OF_GETPPID: Final = (
     ("everything is recorded: numbers of arguments", ("--args", "numbers")),
@@ -25,10 +48,11 @@ _OF_GETPPID: Final = (
     ("`--sample 1/100 --keep-slow 1s`", ("--args", "numbers", "--sample", "1/100", "--keep-slow", "1s")),
     ("`--max-rate 5000`", ("--args", "numbers", "--max-rate", "5000")),
     ("`--not-comm nobody`", ("--args", "numbers", "--not-comm", "nobody")),
+    ("all of them together, everything is recorded", _ALL),
 )
 _DECODED: Final = (
     ("read", "what a descriptor is"),
-    ("access", "a path"),
+    ("openat", "a path"),
     ("getsockname", "a descriptor and a socket address"),
 )
 
@@ -42,11 +66,11 @@ class Option:
     bare: Variant
     recorded: Variant
 
-    def cells(self) -> list[str]:
+    def cells(self) -> list[Cell]:
         """Return it as cells of a table: what is added to a bare call, and how much more than where it is just recorded."""
         added = min(self.row.ns) - min(self.bare.ns)
         more = min(self.row.ns) - min(self.recorded.ns)
-        return [self.title, f"{added:,.0f}", f"{more:+,.0f}" if self.row is not self.recorded else "-"]
+        return [self.title, added, more if self.row is not self.recorded else "-"]
 
 
 def _under_us(program: Path, call: str, options: Sequence[str]) -> Variant:

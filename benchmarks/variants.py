@@ -2,12 +2,12 @@
 
 import contextlib
 import re
-import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -24,10 +24,18 @@ from machine import (
     run,
     wait_until,
 )
+from tools import TOOLS
 
+BARE: Final = "bare"
+PAIR: Final = "two empty programs"
+STRANGER: Final = "otel-sysexit, attached to another process"
+FILTERED: Final = "otel-sysexit, call not in the set"
+FULL: Final = "otel-sysexit, to a collector"
 AGENT: Final = [sys.executable, "-m", "otel_sysexit"]
+_WARM_UP: Final = 100
+"""Calls before each chunk of getppid.c."""
 _BCC_PYTHON: Final = "/usr/bin/python3"
-_LINKS_OF_THE_AGENT: Final = 6
+LINKS_OF_THE_AGENT: Final = 6
 _PATIENCE_SECONDS: Final = 30.0
 """Spent in all on waiting for others to detach their programs, and on visits that they spoilt."""
 _SETTLE_SECONDS: Final = 0.05
@@ -36,19 +44,6 @@ _LEDGER: Final = re.compile(
     r"seen (\d+) = filtered (\d+)(?: \([^)]*\))? \+ sampled out (\d+) \+ emitted (\d+) "
     r"\+ dropped (\d+)(?: \([^)]*\))? \+ in flight (\d+); "
     r"emitted \d+ = delivered (\d+) \+ undelivered (\d+)"
-)
-_BPFTRACE: Final = """
-tracepoint:raw_syscalls:sys_enter /pid == cpid/ { @start[tid] = nsecs; }
-tracepoint:raw_syscalls:sys_exit /@start[tid]/ {
-    printf("%d %d %d %d\\n", tid, args->id, args->ret, nsecs - @start[tid]);
-    delete(@start[tid]);
-}
-"""
-# perf and bpftrace need tracefs, which is not mounted everywhere; in a mount namespace nobody else sees it.
-_TRACEFS: Final = (
-    *("unshare", "--mount", "sh", "-c"),
-    'mountpoint -q /sys/kernel/tracing || mount -t tracefs tracefs /sys/kernel/tracing; exec "$@"',
-    "sh",
 )
 
 
@@ -95,6 +90,11 @@ class Loop:
     pause_us: int = 0
     call: str = "getppid"
 
+    @property
+    def made(self) -> int:
+        """How many calls it makes, those included that are not timed."""
+        return self.chunks * (self.calls + _WARM_UP)
+
     def command(self) -> list[str]:
         """Return its command line."""
         numbers = (loop_cpu(), self.chunks, self.calls, self.pause_us)
@@ -108,9 +108,10 @@ class Variant:
     title: str
     visit: Callable[[], bytes]
     """Attaches, lets the loop run, detaches; returns what the loop printed."""
+    note: str = ""
+    """Why it is not measured."""
     ns: list[float] = field(default_factory=list)
     """Of each chunk of each visit, per call."""
-    note: str = ""
 
     def measure(self, patience: Patience) -> None:
         """Visit once; again if others attached something meanwhile."""
@@ -121,13 +122,14 @@ class Variant:
             time.sleep(_SETTLE_SECONDS)
             if is_quiet() or not patience.spend(before):
                 self.ns += numbers(printed)
+                self.note = "" if self.ns else "does not work here"
                 return
 
 
 def measure_in_turn(rows: Sequence[Variant], rounds: int) -> None:
     """Measure every row *rounds* times, in a new order each time."""
     chance = np.random.default_rng()
-    patience = Patience(_PATIENCE_SECONDS)
+    patience = Patience(_PATIENCE_SECONDS if rounds > 1 else 0)
     for number in range(rounds):
         print(f"\rround {number + 1} of {rounds} ", end="", file=sys.stderr, flush=True)
         for index in chance.permutation(len(rows)).tolist():
@@ -139,20 +141,20 @@ def measure_in_turn(rows: Sequence[Variant], rounds: int) -> None:
 class Variants:
     """All rows of the comparison."""
 
-    def __init__(self, program: Path, endpoint: str) -> None:
-        """*program* is the compiled loop, *endpoint* a collector's for gRPC."""
+    def __init__(self, program: Path, endpoint: str, folder: Path) -> None:
+        """*program* is the compiled loop, *endpoint* a collector's for gRPC, *folder* for what tools print."""
         self._loop = Loop(program).command()
         self._program = program
         self._endpoint = endpoint
         self.emitted = self.dropped = self.delivered = 0
         """Of full emission, over all visits."""
         self.rows = [
-            Variant("bare", lambda: run(self._loop).stdout),
-            Variant("two empty programs", self._empty_pair),
-            Variant("otel-sysexit, attached to another process", self._other_target),
-            Variant("otel-sysexit, call not in the set", self._filtered_out),
-            Variant("otel-sysexit, to a collector", self._full),
-            *self._tools(),
+            Variant(BARE, lambda: run(self._loop).stdout),
+            Variant(PAIR, self._empty_pair),
+            Variant(STRANGER, self._other_target),
+            Variant(FILTERED, self._filtered_out),
+            Variant(FULL, self._full),
+            *self._tools(folder),
         ]
 
     def _empty_pair(self) -> bytes:
@@ -165,10 +167,10 @@ class Variants:
         return printed
 
     def _other_target(self) -> bytes:
-        with _running(["sleep", "600"]) as other:
+        with running(["sleep", "600"]) as other:
             command = [*AGENT, "attach", "--quiet", "--exporter", "none", "--pid", str(other.pid)]
-            with _running(command) as agent:
-                wait_until(lambda: links(agent.pid) == _LINKS_OF_THE_AGENT, "attached")
+            with running(command) as agent:
+                wait_until(lambda: links(agent.pid) == LINKS_OF_THE_AGENT, "attached")
                 time.sleep(_SETTLE_SECONDS)  # it adds its target then
                 return run(self._loop).stdout
 
@@ -185,35 +187,26 @@ class Variants:
         self.delivered += ledger.delivered
         return done.stdout
 
-    def _tools(self) -> list[Variant]:
+    def _tools(self, folder: Path) -> Iterator[Variant]:
         # Short visits: these are slow. Pauses: what does not fit their buffers would be lost and cost nothing.
         stopped = Loop(self._program, calls=500).command()
-        streamed = Loop(self._program, calls=1_000, pause_us=30_000).command()
-        rows = [
-            _tool("`strace -c`", ["strace", "-c", "-o", "/dev/null", *stopped]),
-            _tool("`strace`", ["strace", "-o", "/dev/null", *stopped]),
-            _tool("`perf trace`", [*_TRACEFS, "perf", "trace", "-o", "/dev/null", "--", *streamed]),
-            _tool(
-                "bpftrace, printing each call",
-                [*_TRACEFS, "bpftrace", "-o", "/dev/null", "-e", _BPFTRACE, "-c", " ".join(streamed)],
-            ),
-        ]
-        for row in rows:
-            if not row.note and not row.visit():
-                row.note = "does not work here"
-        return rows
+        streamed = Loop(self._program, chunks=10, calls=1_000, pause_us=30_000).command()
+        for tool in TOOLS:
+            command = tool.run(streamed if tool.is_tracefs_needed else stopped, folder / "printed")
+            yield Variant(
+                tool.title, partial(_printed_by, command), "" if tool.is_installed else "not installed"
+            )
+
+
+def _printed_by(command: Sequence[str]) -> bytes:
+    return run(command).stdout
 
 
 @contextlib.contextmanager
-def _running(command: Sequence[str]) -> Iterator[subprocess.Popen[bytes]]:
+def running(command: Sequence[str]) -> Iterator[subprocess.Popen[bytes]]:
     """Run *command* for the duration of a `with` block."""
     with subprocess.Popen(command, env=ENVIRONMENT) as process:
         try:
             yield process
         finally:
             process.terminate()
-
-
-def _tool(title: str, command: Sequence[str]) -> Variant:
-    name = next(word for word in command if word in ("strace", "perf", "bpftrace"))
-    return Variant(title, lambda: run(command).stdout, note="" if shutil.which(name) else "not installed")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 import psutil
+from collector import Collector
 from machine import ENVIRONMENT, loop_cpu, numbers, run, wait_until
 from variants import AGENT, Ledger
 
@@ -37,26 +38,31 @@ class Million:
     wall_ns_a_call: float
     cpu_ns_a_span: float
     """Of the whole agent, user and system, from the first of these calls until it idles again."""
+    collector: str
+    collector_cpu_ns_a_span: float
     memory: Mapping[str, int]
     """KiB, from /proc/PID/status, when all was delivered."""
     idle_memory: Mapping[str, int]
     """The same before the first of these calls."""
 
 
-def run_million(program: Path, endpoint: str) -> Million:
+def run_million(program: Path, sink: Collector) -> Million:
     """Trace *CALLS* calls at full speed."""
     loop = [str(program), "-w", str(loop_cpu()), "1", str(CALLS), "0"]
-    command = [*AGENT, "run", "--endpoint", endpoint, "--protocol", "grpc", "--", *loop]
+    command = [*AGENT, "run", "--endpoint", sink.endpoint, "--protocol", "grpc", "--", *loop]
+    receiver = psutil.Process(sink.pid)
     pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
     with subprocess.Popen(command, env=ENVIRONMENT, **pipes) as process:
         agent = psutil.Process(process.pid)
         wait_until(lambda: any(_is_loop(child) for child in agent.children()), "the loop runs")
         cpu_before = _wait_for_idle(agent)
         idle_memory = _memory(process.pid)
+        receiver_before = _cpu_seconds(receiver)
         process.stdin.write(b"go\n")
         process.stdin.flush()
         printed = process.stdout.readline()
         cpu = _wait_for_idle(agent) - cpu_before
+        receiver_cpu = _cpu_seconds(receiver) - receiver_before
         memory = _memory(process.pid)
         _, stderr = process.communicate()
     ledger = Ledger.parse(stderr)
@@ -64,6 +70,8 @@ def run_million(program: Path, endpoint: str) -> Million:
         ledger=ledger,
         wall_ns_a_call=numbers(printed)[0],
         cpu_ns_a_span=cpu * 1e9 / ledger.delivered,
+        collector=sink.name,
+        collector_cpu_ns_a_span=receiver_cpu * 1e9 / ledger.delivered,
         memory=memory,
         idle_memory=idle_memory,
     )
