@@ -28,7 +28,7 @@ import report
 from bench import Bench
 from machine import ROOT, compile_program, describe, install_tools
 
-GROUPS: Final = ("kernel", "pipeline", "agent")
+GROUPS: Final = ("kernel", "pipeline", "application", "agent")
 """Modules in groups/, each with `measure(bench) -> Results`; in the order in which their goals are shown."""
 _DOCUMENT: Final = ROOT / "docs" / "overhead.md"
 

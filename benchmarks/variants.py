@@ -38,7 +38,7 @@ _BCC_PYTHON: Final = "/usr/bin/python3"
 LINKS_OF_THE_AGENT: Final = 6
 _PATIENCE_SECONDS: Final = 30.0
 """Spent in all on waiting for others to detach their programs, and on visits that they spoilt."""
-_SETTLE_SECONDS: Final = 0.05
+SETTLE_SECONDS: Final = 0.05
 """The kernel takes a moment to forget a program after its last descriptor was closed."""
 _LEDGER: Final = re.compile(
     r"seen (\d+) = filtered (\d+)(?: \([^)]*\))? \+ sampled out (\d+) \+ emitted (\d+) "
@@ -119,7 +119,7 @@ class Variant:
             patience.wait()
             before = time.monotonic()
             printed = self.visit()
-            time.sleep(_SETTLE_SECONDS)
+            time.sleep(SETTLE_SECONDS)
             if is_quiet() or not patience.spend(before):
                 self.ns += numbers(printed)
                 self.note = "" if self.ns else "does not work here"
@@ -171,7 +171,7 @@ class Variants:
             command = [*AGENT, "attach", "--quiet", "--exporter", "none", "--pid", str(other.pid)]
             with running(command) as agent:
                 wait_until(lambda: links(agent.pid) == LINKS_OF_THE_AGENT, "attached")
-                time.sleep(_SETTLE_SECONDS)  # it adds its target then
+                time.sleep(SETTLE_SECONDS)  # it adds its target then
                 return run(self._loop).stdout
 
     def _filtered_out(self) -> bytes:
