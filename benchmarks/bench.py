@@ -17,6 +17,8 @@ class Bench:
     """Everybody may enter it: servers run as nobody."""
     program: Path
     """The compiled getppid.c."""
+    storm: Path
+    """The compiled storm.c."""
     is_quick: bool = False
     """Each thing briefly, to try the benchmarks themselves."""
 

@@ -27,8 +27,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import report
 from bench import Bench
 from machine import ROOT, compile_program, describe, install_tools
+from plots import PLOTS, draw
 
-GROUPS: Final = ("kernel", "pipeline", "application", "agent")
+GROUPS: Final = ("kernel", "pipeline", "application", "scale", "agent")
 """Modules in groups/, each with `measure(bench) -> Results`; in the order in which their goals are shown."""
 _DOCUMENT: Final = ROOT / "docs" / "overhead.md"
 
@@ -65,6 +66,10 @@ def _measure(group: str, bench: Bench) -> None:
 
 def _write_document() -> None:
     runs = {group: run for group in GROUPS if (run := report.read(group))}
+    for run in runs.values():
+        for name, table in run.results.tables.items():
+            if name in PLOTS:
+                draw(name, table, _DOCUMENT.parent)
     _DOCUMENT.write_text(report.overview(runs), encoding="utf-8")
 
 
@@ -80,7 +85,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         folder.chmod(0o755)
-        bench = Bench(folder, compile_program("getppid", folder), options.quick)
+        programs = [compile_program(program, folder) for program in ("getppid", "storm")]
+        bench = Bench(folder, *programs, is_quick=options.quick)
         for group in options.groups:
             _measure(group, bench)
             if not bench.is_quick:

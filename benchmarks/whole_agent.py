@@ -1,24 +1,32 @@
-"""The whole agent: a million calls at full speed to a collector, its CPU time and memory, and how soon it captures."""
+"""The whole agent: under load to a collector, its CPU time and memory; how soon it captures; what it takes when idle."""
 
+import contextlib
 import json
+import select
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import psutil
 from collector import Collector
-from machine import ENVIRONMENT, loop_cpu, numbers, run, wait_until
-from variants import AGENT, Ledger
+from machine import ENVIRONMENT, links, loop_cpu, run, wait_until
+from variants import AGENT, LINKS_OF_THE_AGENT, Ledger, running
 
 CALLS: Final = 1_000_000
 _IDLE_SECONDS: Final = 0.5
 _IDLE_CPU_SECONDS: Final = 0.02
 """Less CPU than this in that time: it has nothing left to do but to look ten times a second."""
+_IDLE_PATIENCE_SECONDS: Final = 30.0
+_SAMPLE_SECONDS: Final = 1.0
+_ATTACH_CALLS_A_SECOND: Final = 20_000
+_ATTACH_SECONDS: Final = 60
+"""Longer than any start takes: then the calls are ended."""
+_ATTACH_TRACED_SECONDS: Final = 3
 _MEMORY: Final = ("VmHWM", "VmRSS", "RssAnon", "RssFile", "RssShmem")
 _IMPORTS: Final = (
     ("Python", "sys"),
@@ -31,71 +39,83 @@ _IMPORTS: Final = (
 
 
 @dataclass(frozen=True)
-class Million:
-    """What came out of the long run."""
+class Traced:
+    """What came out of a run under the agent."""
 
     ledger: Ledger
-    wall_ns_a_call: float
-    cpu_ns_a_span: float
-    """Of the whole agent, user and system, from the first of these calls until it idles again."""
-    collector: str
-    collector_cpu_ns_a_span: float
+    printed: bytes
+    """The command's last line."""
+    cpu_seconds: float
+    """Of the whole agent, user and system, from the first of the calls until it idles again."""
+    collector_cpu_seconds: float
     memory: Mapping[str, int]
     """KiB, from /proc/PID/status, when all was delivered."""
     idle_memory: Mapping[str, int]
-    """The same before the first of these calls."""
+    """The same before the first of the calls."""
+    resident: Sequence[int]
+    """KiB, second by second while calls were made."""
 
 
-def run_million(program: Path, sink: Collector) -> Million:
-    """Trace *CALLS* calls at full speed."""
-    loop = [str(program), "-w", str(loop_cpu()), "1", str(CALLS), "0"]
-    command = [*AGENT, "run", "--endpoint", sink.endpoint, "--protocol", "grpc", "--", *loop]
+def trace(command: Sequence[str], sink: Collector, options: Sequence[str] = ()) -> Traced:
+    """Trace *command*, which makes its calls when it gets a line, says something then, and ends with its input."""
+    where = ("--endpoint", sink.endpoint, "--protocol", "grpc")
     receiver = psutil.Process(sink.pid)
     pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-    with subprocess.Popen(command, env=ENVIRONMENT, **pipes) as process:
+    with subprocess.Popen(
+        [*AGENT, "run", *where, *options, "--", *command], env=ENVIRONMENT, **pipes
+    ) as process:
         agent = psutil.Process(process.pid)
-        wait_until(lambda: any(_is_loop(child) for child in agent.children()), "the loop runs")
-        cpu_before = _wait_for_idle(agent)
+        name = Path(command[0]).name
+        wait_until(lambda: any(_is_called(child, name) for child in agent.children()), f"{name} runs")
+        if name == "storm":
+            process.stdout.readline()  # all its processes are there
+        cpu_before, receiver_before = wait_for_idle(agent), cpu_seconds(receiver)
         idle_memory = _memory(process.pid)
-        receiver_before = _cpu_seconds(receiver)
         process.stdin.write(b"go\n")
         process.stdin.flush()
+        resident = list(_watch_memory(process))
         printed = process.stdout.readline()
-        cpu = _wait_for_idle(agent) - cpu_before
-        receiver_cpu = _cpu_seconds(receiver) - receiver_before
+        cpu = wait_for_idle(agent) - cpu_before
+        receiver_cpu = cpu_seconds(receiver) - receiver_before
         memory = _memory(process.pid)
         _, stderr = process.communicate()
-    ledger = Ledger.parse(stderr)
-    return Million(
-        ledger=ledger,
-        wall_ns_a_call=numbers(printed)[0],
-        cpu_ns_a_span=cpu * 1e9 / ledger.delivered,
-        collector=sink.name,
-        collector_cpu_ns_a_span=receiver_cpu * 1e9 / ledger.delivered,
-        memory=memory,
-        idle_memory=idle_memory,
-    )
+    return Traced(Ledger.parse(stderr), printed, cpu, receiver_cpu, memory, idle_memory, resident)
 
 
-def _is_loop(process: psutil.Process) -> bool:
+def run_million(program: Path, sink: Collector) -> Traced:
+    """Trace *CALLS* calls at full speed."""
+    return trace([str(program), "-w", str(loop_cpu()), "1", str(CALLS), "0"], sink)
+
+
+def _watch_memory(process: "subprocess.Popen[bytes]") -> Iterator[int]:
+    """Yield the resident memory every second, until the command says something."""
+    while True:
+        yield _memory(process.pid)["VmRSS"]
+        if select.select([process.stdout], [], [], _SAMPLE_SECONDS)[0]:
+            return
+
+
+def _is_called(process: psutil.Process, name: str) -> bool:
     try:
-        return bool(process.name() == "getppid")
+        return bool(process.name() == name)
     except psutil.NoSuchProcess:
         return False
 
 
-def _cpu_seconds(process: psutil.Process) -> float:
+def cpu_seconds(process: psutil.Process) -> float:
+    """Return the CPU that *process* has had, user and system."""
     times = process.cpu_times()
     return float(times.user + times.system)
 
 
-def _wait_for_idle(process: psutil.Process) -> float:
-    """Wait until *process* does next to nothing; return the CPU seconds it took until then."""
-    before = _cpu_seconds(process)
+def wait_for_idle(process: psutil.Process) -> float:
+    """Wait until *process* does next to nothing, or not for ever; return the CPU seconds it took until then."""
+    before = cpu_seconds(process)
+    deadline = time.monotonic() + _IDLE_PATIENCE_SECONDS
     while True:
         time.sleep(_IDLE_SECONDS)
-        now = _cpu_seconds(process)
-        if now - before <= _IDLE_CPU_SECONDS:
+        now = cpu_seconds(process)
+        if now - before <= _IDLE_CPU_SECONDS or time.monotonic() > deadline:
             return before
         before = now
 
@@ -106,24 +126,73 @@ def _memory(pid: int) -> dict[str, int]:
     return {name: int(found[name].split()[0]) for name in _MEMORY}
 
 
+def idle_share(seconds: float) -> float:
+    """Return the share of one CPU that the agent takes which traces a process that sleeps."""
+    with running(["sleep", "600"]) as sleeper:
+        options = ("--quiet", "--exporter", "none", "--pid", str(sleeper.pid))
+        with running([*AGENT, "attach", *options]) as process:
+            wait_until(lambda: links(process.pid) == LINKS_OF_THE_AGENT, "attached")
+            agent = psutil.Process(process.pid)
+            before = wait_for_idle(agent)
+            time.sleep(seconds)
+            return (cpu_seconds(agent) - before) / seconds
+
+
 @dataclass(frozen=True)
-class Starts:
-    """Seconds of each repetition."""
+class AttachTimes:
+    """Seconds from starting the agent, with many processes alive that it is to trace."""
 
-    compiling: list[float]
-    """From starting the agent to the start of its command's execve, the first call captured."""
-    kept: list[float]
-    """The same with programs that an earlier start has compiled."""
-    helping: list[float]
-    """Of --help, from start to end."""
+    processes: int
+    first: float
+    """Until the first call that was captured began."""
+    all: float
+    """Until each process had had a call captured."""
+    captured: int
+    """How many processes that were, in the time there was."""
 
 
-def measure_starts(endpoint: str, repetitions: int) -> Starts:
-    """Start the agent in each of these ways, in turns."""
-    starts = Starts([], [], [])
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        _start_seconds(endpoint, folder, str(folder / "cache"))
+def attach_times(storm: Path, processes: int) -> AttachTimes:
+    """Attach to so many processes, each of which makes some calls a second."""
+    command = [str(storm), str(processes), "1", "1", str(_ATTACH_CALLS_A_SECOND), str(_ATTACH_SECONDS)]
+    with tempfile.TemporaryDirectory() as folder, _storming(command):
+        output = Path(folder, "spans.jsonl")
+        options = (
+            "--max-rate",
+            "none",
+            "--duration",
+            f"{_ATTACH_TRACED_SECONDS}s",
+            "--exporter",
+            "none",
+            "--quiet",
+        )
+        before = time.time_ns()
+        run([*AGENT, "attach", "--comm", "storm", *options, "--output", str(output)])
+        first: dict[str, int] = {}
+        for pid, span in _spans(output):
+            if span["name"] == "getppid":
+                first[pid] = min(first.get(pid, sys.maxsize), int(span["startTimeUnixNano"]))
+    times = [(at - before) / 1e9 for at in first.values()]
+    return AttachTimes(processes, min(times), max(times), len(times))
+
+
+@contextlib.contextmanager
+def _storming(command: Sequence[str]) -> Iterator[None]:
+    """Run storm for the duration of a `with` block; its children die with it."""
+    pipes = dict.fromkeys(("stdin", "stdout"), subprocess.PIPE)
+    with subprocess.Popen(command, **pipes) as storm:
+        try:
+            storm.stdout.readline()
+            storm.stdin.write(b"go\n")
+            storm.stdin.flush()
+            yield
+        finally:
+            storm.kill()
+
+
+def start_seconds(endpoint: str, repetitions: int) -> Iterator[float]:
+    """Yield the time from starting the agent to the start of its command's execve, the first call captured."""
+    with tempfile.TemporaryDirectory() as folder:
+        output = Path(folder, "spans.jsonl")
         for _ in range(repetitions):
             starts.compiling.append(_start_seconds(endpoint, folder, "off"))
             starts.kept.append(_start_seconds(endpoint, folder, str(folder / "cache")))
@@ -152,15 +221,18 @@ def _start_seconds(endpoint: str, folder: Path, cache: str) -> float:
 
 
 def _first_call_ns(output: Path) -> int:
+    return min(int(span["startTimeUnixNano"]) for _, span in _spans(output) if span["name"] == "execve")
+
+
+def _spans(output: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the pid and the span of everything in a file of OTLP JSON lines."""
     with output.open(encoding="utf-8") as lines:
-        spans = [
-            span
-            for line in lines
-            for resource in json.loads(line)["resourceSpans"]
-            for scope in resource["scopeSpans"]
-            for span in scope["spans"]
-        ]
-    return min(int(span["startTimeUnixNano"]) for span in spans if span["name"] == "execve")
+        for line in lines:
+            for resource in json.loads(line)["resourceSpans"]:
+                attributes = {one["key"]: one["value"] for one in resource["resource"]["attributes"]}
+                for scope in resource["scopeSpans"]:
+                    for span in scope["spans"]:
+                        yield attributes["process.pid"]["intValue"], span
 
 
 def import_costs() -> Iterator[tuple[str, int]]:

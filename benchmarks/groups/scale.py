@@ -1,0 +1,99 @@
+"""What a span costs the whole agent as processes, threads, kinds of calls and calls a second grow."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+import whole_agent
+from bench import Bench
+from collector import Collector
+from report import Cell, Results, Table
+
+_ROUNDS: Final = 2
+_SECONDS: Final = 4
+_RATE: Final = 50_000
+"""Calls a second of all together, where something else grows."""
+
+
+@dataclass
+class Storm:
+    """One point of one curve."""
+
+    processes: int = 10
+    threads: int = 1
+    kinds: int = 8
+    rate: int = _RATE
+    """0: as many as the machine makes."""
+    cpu_us_a_span: list[float] = field(default_factory=list)
+    """Of the agent, by round."""
+    seen_a_second: float = 0.0
+    dropped: float = 0.0
+    """Share of all."""
+
+    def measure(self, bench: Bench, sink: Collector) -> None:
+        """Run it once under the agent."""
+        seconds = bench.times(_SECONDS)
+        words = (self.processes, self.threads, self.kinds, self.rate, seconds)
+        traced = whole_agent.trace([str(bench.storm), *map(str, words)], sink)
+        made, ledger = int(traced.printed), traced.ledger
+        lost = ledger.dropped + ledger.undelivered
+        self.cpu_us_a_span.append(traced.cpu_seconds * 1e6 / max(made - lost, 1))
+        self.seen_a_second = made / seconds
+        self.dropped = lost / ledger.seen
+
+
+@dataclass(frozen=True)
+class Curve:
+    """What grows."""
+
+    name: str
+    title: str
+    attribute: str
+    values: Sequence[int]
+    quick: Sequence[int]
+
+    def storms(self, bench: Bench) -> list[Storm]:
+        """Return its points."""
+        values = self.quick if bench.is_quick else self.values
+        return [Storm(**{self.attribute: value}) for value in values]
+
+    def table(self, storms: Sequence[Storm]) -> Table:
+        """Return the best of all rounds for each point."""
+        rows: list[list[Cell]] = [
+            [
+                storm.seen_a_second if self.attribute == "rate" else getattr(storm, self.attribute),
+                min(storm.cpu_us_a_span),
+                storm.dropped,
+            ]
+            for storm in storms
+        ]
+        return Table({self.title: ",.0f", "µs of CPU a span": ".2f", "lost": ".1%"}, rows)
+
+
+_CURVES: Final = (
+    Curve("scale_processes", "processes alive", "processes", (10, 100, 1_000, 10_000), (10, 1_000)),
+    Curve("scale_threads", "threads of one process", "threads", (1, 10, 100, 1_000), (1, 100)),
+    Curve("scale_kinds", "kinds of calls", "kinds", (1, 4, 16, 64), (1, 64)),
+    Curve("scale_rate", "calls a second", "rate", (1_000, 10_000, 100_000, 300_000, 0), (1_000, 0)),
+)
+
+
+def measure(bench: Bench) -> Results:
+    """Measure every point of every curve, in a new order each time."""
+    curves = [(curve, curve.storms(bench)) for curve in _CURVES]
+    for curve, storms in curves:
+        if curve.attribute == "threads":
+            for storm in storms:
+                storm.processes = 1
+    every = [storm for _, storms in curves for storm in storms]
+    with bench.collector() as sink:
+        for storm in _in_turn(every, bench.times(_ROUNDS)):
+            storm.measure(bench, sink)
+    return Results(tables={curve.name: curve.table(storms) for curve, storms in curves})
+
+
+def _in_turn(storms: Sequence[Storm], rounds: int) -> Iterator[Storm]:
+    chance = np.random.default_rng()
+    for _ in range(rounds):
+        yield from (storms[index] for index in chance.permutation(len(storms)).tolist())
