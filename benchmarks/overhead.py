@@ -29,7 +29,7 @@ from bench import Bench
 from machine import ROOT, compile_program, describe, install_tools
 from plots import PLOTS, draw
 
-GROUPS: Final = ("kernel", "pipeline", "application", "scale", "agent")
+GROUPS: Final = ("kernel", "pipeline", "application", "scale", "agent", "profile")
 """Modules in groups/, each with `measure(bench) -> Results`; in the order in which their goals are shown."""
 _DOCUMENT: Final = ROOT / "docs" / "overhead.md"
 

@@ -108,21 +108,29 @@ def goals_table(now: Sequence[Goal], before: Sequence[Goal] = ()) -> Table:
     return Table(columns | {"before": ""}, [[*goal.row(), earlier.get(goal.text, "-")] for goal in now])
 
 
-class _Parts(dict[str, str]):
-    """What reading.md is filled with."""
+class _Tables(dict[str, str]):
+    """By the names that reading.md has for them."""
 
     def __missing__(self, name: str) -> str:
         return "*Not measured yet.*"
 
 
+class _Facts(dict[str, str]):
+    """The same."""
+
+    def __missing__(self, name: str) -> str:
+        return ""
+
+
 def overview(runs: Mapping[str, Run]) -> str:
     """Return reading.md filled with *runs*, by group."""
-    parts = _Parts(runs=_when(runs))
-    parts["goals"] = goals_table([goal for run in runs.values() for goal in run.results.goals]).markdown()
+    goals = goals_table([goal for run in runs.values() for goal in run.results.goals])
+    tables, facts = _Tables(), _Facts()
     for run in runs.values():
-        parts.update({name: table.markdown() for name, table in run.results.tables.items()})
-        parts.update(run.results.facts)
-    return _READING.read_text(encoding="utf-8").format_map(parts)
+        tables.update({name: table.markdown() for name, table in run.results.tables.items()})
+        facts.update(run.results.facts)
+    reading = _READING.read_text(encoding="utf-8")
+    return reading.format(runs=_when(runs), goals=goals.markdown(), tables=tables, facts=facts)
 
 
 def _when(runs: Mapping[str, Run]) -> str:

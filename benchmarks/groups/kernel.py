@@ -72,7 +72,7 @@ def measure(bench: Bench) -> Results:
         },
         {
             "collector": f"Spans went to: {sink.name}.",
-            "rounds": f"Every row was visited {rounds} times",
+            "rounds": f"Every row was visited {rounds} times.",
             "delivered": f"Of the {compared.emitted:,} calls recorded for the row “{FULL}” "
             f"{compared.delivered:,} were delivered; {compared.dropped:,} more were dropped.",
         },
