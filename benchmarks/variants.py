@@ -42,8 +42,8 @@ SETTLE_SECONDS: Final = 0.05
 """The kernel takes a moment to forget a program after its last descriptor was closed."""
 _LEDGER: Final = re.compile(
     r"seen (\d+) = filtered (\d+)(?: \([^)]*\))? \+ sampled out (\d+) \+ emitted (\d+) "
-    r"\+ dropped (\d+)(?: \([^)]*\))? \+ in flight (\d+); "
-    r"emitted \d+ = delivered (\d+) \+ undelivered (\d+)"
+    r"\+ dropped (\d+)(?: \([^)]*\))? \+ in flight (\d+);"
+    r"(?: emitted \d+ = delivered (\d+) \+ undelivered (\d+))?"  # there may be nowhere to deliver to
 )
 
 
@@ -71,7 +71,7 @@ class Ledger:
         found = _LEDGER.search(stderr.decode(errors="replace"))
         if found is None:
             raise RuntimeError(f"the agent printed no ledger: {stderr.decode(errors='replace')}")
-        return cls(*map(int, found.groups()))
+        return cls(*map(int, found.groups("0")))
 
     @property
     def adds_up(self) -> bool:

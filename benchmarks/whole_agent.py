@@ -235,6 +235,14 @@ def _spans(output: Path) -> Iterator[tuple[str, dict[str, Any]]]:
                         yield attributes["process.pid"]["intValue"], span
 
 
+def help_seconds(repetitions: int) -> Iterator[float]:
+    """Yield how long `--help` takes."""
+    for _ in range(repetitions):
+        before = time.monotonic()
+        run([*AGENT, "run", "--help"])
+        yield time.monotonic() - before
+
+
 def import_costs() -> Iterator[tuple[str, int]]:
     """Yield what each import adds to resident memory, in KiB, one after the other in a new interpreter."""
     code = """

@@ -1,14 +1,25 @@
 """The whole agent: a million calls to a collector, its memory, what it takes when idle, how soon it captures."""
 
 import statistics
+from collections.abc import Iterator
 
 import whole_agent
 from bench import Bench
+from collector import Collector
 from machine import numbers
-from report import Goal, Results, Table
+from report import Cell, Goal, Results, Table
 from whole_agent import AttachTimes, Traced
 
 _RESIDENT_MB_MAX = 64
+_RATE = 300_000
+_SUSTAINED = {
+    "calls": "",
+    "seen a second": ",.0f",
+    "out of the ring": ",.0f",
+    "dropped": ".1%",
+    "CPU of the agent": ".0%",
+    "of the collector": ".0%",
+}
 _LOAD = (10, 1, 8, 100_000)
 """Processes, threads, kinds of calls, calls a second, for memory over time."""
 
@@ -20,13 +31,19 @@ def measure(bench: Bench) -> Results:
         seconds = list(whole_agent.start_seconds(sink.endpoint, bench.times(10, 2)))
         million = whole_agent.run_million(bench.program, sink)
         long_run = whole_agent.trace(load, sink)
+        sustained = list(_sustain(bench, sink))
     idle = whole_agent.idle_share(bench.times(20, 2))
     attach = whole_agent.attach_times(bench.storm, bench.times(5_000, 500))
     imports = ", ".join(f"{title} {kib / 1024:.1f}" for title, kib in whole_agent.import_costs())
     points = [[float(second), kib / 1024] for second, kib in enumerate(long_run.resident)]
     return Results(
-        [*_goals(million, sink.name), *_idle_and_start(idle, seconds)],
+        [
+            *_goals(million, sink.name),
+            *(goal for goal, _ in sustained),
+            *_idle_and_start(idle, seconds, min(whole_agent.help_seconds(bench.times(10, 2)))),
+        ],
         {
+            "sustained": Table(_SUSTAINED, [cells for _, cells in sustained]),
             "memory": _memory(million),
             "memory_over_time": Table({"seconds under load": ".0f", "MiB resident": ".1f"}, points),
         },
@@ -76,11 +93,50 @@ def _goals(million: Traced, collector: str) -> list[Goal]:
     ]
 
 
-def _idle_and_start(idle: float, seconds: list[float]) -> list[Goal]:
+def _sustain(bench: Bench, sink: Collector) -> Iterator[tuple[Goal, list[Cell]]]:
+    """Keep a rate up for a while; yield what was hoped for, and a row of the table."""
+    seconds = bench.times(20, 3)
+    delivered = whole_agent.trace([str(bench.storm), "10", "1", "8", str(_RATE), str(seconds)], sink)
+    ledger = delivered.ledger
+    what = f"{_RATE:,} calls a second for {seconds} s, to a collector"
+    figures = f"{ledger.seen:,} seen = {ledger.delivered:,} delivered + {ledger.dropped:,} dropped + {ledger.undelivered:,} undelivered"
+    is_met = ledger.adds_up and delivered.cpu_seconds < delivered.collector_cpu_seconds
+    yield (
+        Goal(
+            f"{what}: every one accounted for, and the collector takes more CPU than the agent",
+            figures,
+            is_met,
+        ),
+        _row(what, delivered, seconds),
+    )
+    seconds = bench.times(30, 3)
+    read = whole_agent.trace(
+        [str(bench.storm), "1", "1", "8", "0", str(seconds)], sink, ("--exporter", "none")
+    )
+    rate = read.ledger.emitted / seconds
+    what = f"as many as one program makes for {seconds} s, read and sent nowhere"
+    yield (
+        Goal(
+            f"{what}: at least 1,000,000 a second, none dropped",
+            f"{rate:,.0f} a second, {read.ledger.dropped:,} dropped",
+            rate >= 1_000_000 and not read.ledger.dropped,
+        ),
+        _row(what, read, seconds),
+    )
+
+
+def _row(what: str, traced: Traced, seconds: int) -> list[Cell]:
+    ledger = traced.ledger
+    shares = (traced.cpu_seconds / seconds, traced.collector_cpu_seconds / seconds)
+    return [what, ledger.seen / seconds, ledger.emitted / seconds, ledger.dropped / ledger.seen, *shares]
+
+
+def _idle_and_start(idle: float, seconds: list[float], help_seconds: float) -> list[Goal]:
     middle = statistics.median(seconds)
     return [
         Goal("an idle agent takes less than 0.5 % of one CPU", f"{idle:.2%}", idle < 0.005),
         Goal("start until the first call is captured at most 0.3 s", f"{middle:.2f} s", middle <= 0.3),
+        Goal("`--help` at most 0.15 s", f"{help_seconds:.2f} s at best", help_seconds <= 0.15),
     ]
 
 

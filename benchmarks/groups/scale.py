@@ -8,10 +8,12 @@ import numpy as np
 import whole_agent
 from bench import Bench
 from collector import Collector
-from report import Cell, Results, Table
+from report import Cell, Goal, Results, Table
 
 _ROUNDS: Final = 2
 _SECONDS: Final = 4
+_MOST_US: Final = {1_000: 1, 10_000: 2}
+"""Of the agent, by processes."""
 _RATE: Final = 50_000
 """Calls a second of all together, where something else grows."""
 
@@ -90,7 +92,17 @@ def measure(bench: Bench) -> Results:
     with bench.collector() as sink:
         for storm in _in_turn(every, bench.times(_ROUNDS)):
             storm.measure(bench, sink)
-    return Results(tables={curve.name: curve.table(storms) for curve, storms in curves})
+    tables = {curve.name: curve.table(storms) for curve, storms in curves}
+    return Results(list(_goals(tables["scale_processes"])), tables)
+
+
+def _goals(processes: Table) -> Iterator[Goal]:
+    measured = {row[0]: row[1] for row in processes.rows}
+    for count, most in _MOST_US.items():
+        us = measured.get(count)
+        if isinstance(us, float):
+            text = f"ring → acknowledged, {count:,} processes active: at most {most} µs of CPU a span"
+            yield Goal(text, f"{us:.2f} µs", us <= most)
 
 
 def _in_turn(storms: Sequence[Storm], rounds: int) -> Iterator[Storm]:
