@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -64,6 +65,18 @@ def _measure(group: str, bench: Bench) -> None:
         report.Run(describe(), f"{datetime.now(UTC):%Y-%m-%d}", _commit(), results).write(group)
 
 
+def _is_measured(group: str, bench: Bench) -> bool:
+    """Measure one group; say what went wrong, and whether nothing did: the others shall be measured all the same."""
+    try:
+        _measure(group, bench)
+    except Exception:  # noqa: BLE001 (whatever it is, minutes of other measurements are not to be lost)
+        traceback.print_exc()
+        return False
+    if not bench.is_quick:
+        _write_document()  # after each: a run that is cut short leaves what it has
+    return True
+
+
 def _write_document() -> None:
     runs = {group: run for group in GROUPS if (run := report.read(group))}
     for run in runs.values():
@@ -87,10 +100,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         folder.chmod(0o755)
         programs = [compile_program(program, folder) for program in ("getppid", "storm")]
         bench = Bench(folder, *programs, is_quick=options.quick)
-        for group in options.groups:
-            _measure(group, bench)
-            if not bench.is_quick:
-                _write_document()  # after each: a run that is cut short leaves what it has
+        failed = [group for group in options.groups if not _is_measured(group, bench)]
+    if failed:
+        sys.exit(f"not measured: {', '.join(failed)}")
 
 
 if __name__ == "__main__":

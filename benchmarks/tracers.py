@@ -3,7 +3,8 @@
 import signal
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -70,6 +71,17 @@ def end(process: "subprocess.Popen[bytes]") -> None:
     finally:
         for one in psutil.wait_procs(family, timeout=5)[1]:
             one.kill()
+
+
+@contextmanager
+def _killed_on_failure(process: "subprocess.Popen[bytes]") -> Iterator[None]:
+    """Leave no tracer behind that would make everything after it slower."""
+    try:
+        yield
+    except BaseException:
+        process.kill()
+        process.wait()
+        raise
 
 
 def _family(pid: int) -> list[psutil.Process]:
@@ -143,9 +155,10 @@ class Watched:
         self._output.unlink(missing_ok=True)
         with self._errors.open("wb") as errors:
             self._watcher = spawn(self._tool.watch(NOBODY, self._output), stderr=errors)
-        wait_until(self._is_attaching, f"{self._tool.program} attaches")
-        time.sleep(_PATIENCE_SECONDS)
-        return spawn(command)
+        with _killed_on_failure(self._watcher):
+            wait_until(self._is_attaching, f"{self._tool.program} attaches")
+            time.sleep(_PATIENCE_SECONDS)
+            return spawn(command)
 
     def _is_attaching(self) -> bool:
         assert self._watcher is not None
@@ -159,8 +172,9 @@ class Watched:
         if self._watcher is None:
             return
         self._wait_for_output()
-        self._watcher.send_signal(signal.SIGINT)
-        self._watcher.wait(_END_SECONDS)
+        with _killed_on_failure(self._watcher):
+            self._watcher.send_signal(signal.SIGINT)
+            self._watcher.wait(_END_SECONDS)
         printed = self._output.read_text(encoding="utf-8", errors="replace")
         words = printed + self._errors.read_text(encoding="utf-8", errors="replace")
         self.account.add(self._tool.count_calls(printed), self._tool.count_lost(words))
@@ -190,19 +204,21 @@ class Ours:
             self._command, env=ENVIRONMENT, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE
         )
         agent = self._agent
-        wait_until(lambda: agent.poll() is not None or links(agent.pid) == LINKS_OF_THE_AGENT, "attached")
-        if agent.poll() is not None:
-            raise RuntimeError(f"the agent ended: {agent.communicate()[1].decode(errors='replace')}")
-        time.sleep(SETTLE_SECONDS)  # it adds its targets then
-        return spawn(command)
+        with _killed_on_failure(agent):
+            wait_until(lambda: agent.poll() is not None or links(agent.pid) == LINKS_OF_THE_AGENT, "attached")
+            if agent.poll() is not None:
+                raise RuntimeError(f"the agent ended: {agent.communicate()[1].decode(errors='replace')}")
+            time.sleep(SETTLE_SECONDS)  # it adds its targets then
+            return spawn(command)
 
     def stop(self, process: "subprocess.Popen[bytes]") -> None:
         """End both; read the ledger."""
         end(process)
         if self._agent is None:
             return
-        self._agent.send_signal(signal.SIGINT)
-        _, words = self._agent.communicate(timeout=_END_SECONDS)
+        with _killed_on_failure(self._agent):
+            self._agent.send_signal(signal.SIGINT)
+            _, words = self._agent.communicate(timeout=_END_SECONDS)
         ledger = Ledger.parse(words)
         self.account.add(ledger.delivered, ledger.dropped + ledger.undelivered, ledger.sampled_out)
 

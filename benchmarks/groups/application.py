@@ -1,6 +1,7 @@
 """Throughput and response times of real programs: untraced, traced by us, traced by other tools."""
 
 import statistics
+import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,8 @@ from tracers import Tracer, make_tracers
 
 _ROUNDS: Final = 3
 _SECONDS: Final = 3
+_PROBLEMS: Final = (OSError, RuntimeError, subprocess.SubprocessError)
+"""What may go wrong with programs of others: it is said in the row."""
 _COLUMNS: Final = {
     "program": "",
     "traced by": "",
@@ -45,8 +48,8 @@ class Row:
         """Visit once; what does not work is said in the row."""
         try:
             self.loads.append(self.application.visit(self.tracer.start, self.tracer.stop, seconds))
-        except (OSError, RuntimeError, TimeoutError) as error:
-            self.problem = str(error).partition("\n")[0]
+        except _PROBLEMS as error:
+            self.problem = _first_line(error)
 
     def cells(self, untraced: "Row") -> list[Cell]:
         """Return it as cells of a table."""
@@ -78,19 +81,30 @@ def measure(bench: Bench) -> Results:
                 cells.append([application.title, missing, *[None] * 6])
                 continue
             rows = [Row(application, tracer) for tracer in make_tracers(sink.endpoint, bench.folder)]
+            try:
+                _prepare(application, bench)
+            except _PROBLEMS as error:
+                cells.append([application.title, _first_line(error), *[None] * 6])
+                continue
             _measure_in_turn(rows, bench)
             cells += [row.cells(rows[0]) for row in rows]
     return Results(tables={"applications": Table(_COLUMNS, cells)})
 
 
-def _measure_in_turn(rows: Sequence[Row], bench: Bench) -> None:
-    application = rows[0].application
+def _prepare(application: Application, bench: Bench) -> None:
     folder = Path(bench.folder, application.programs[0])
     folder.mkdir()
     give_to_nobody(folder)
     application.prepare(folder)
+
+
+def _measure_in_turn(rows: Sequence[Row], bench: Bench) -> None:
     chance = np.random.default_rng()
     for _ in range(bench.times(_ROUNDS)):
         for index in chance.permutation(len(rows)).tolist():
             if not rows[index].tracer.missing:
                 rows[index].measure(bench.times(_SECONDS))
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]
