@@ -158,10 +158,12 @@ def _tell_attach(times: AttachTimes) -> str:
 
 def _tell_growth(long_run: Traced) -> str:
     processes, _, _, rate = _LOAD
-    first, last = (long_run.resident[index] / 1024 for index in (min(5, len(long_run.resident) - 1), -1))
+    seconds = len(long_run.resident) - 1
+    early = min(5, seconds)
+    first, last = (long_run.resident[second] / 1024 for second in (early, seconds))
     return (
-        f"Under {rate:,} calls a second from {processes} processes for {len(long_run.resident) - 1} s: {first:.1f} MiB after "
-        f"5 s, {last:.1f} MiB at the end."
+        f"Under {rate:,} calls a second from {processes} processes: {first:.1f} MiB resident after {early} s, "
+        f"{last:.1f} MiB after {seconds} s."
     )
 
 
