@@ -189,10 +189,24 @@ def _storming(command: Sequence[str]) -> Iterator[None]:
             storm.kill()
 
 
-def start_seconds(endpoint: str, repetitions: int) -> Iterator[float]:
-    """Yield the time from starting the agent to the start of its command's execve, the first call captured."""
-    with tempfile.TemporaryDirectory() as folder:
-        output = Path(folder, "spans.jsonl")
+@dataclass(frozen=True)
+class Starts:
+    """Seconds of each repetition."""
+
+    compiling: list[float]
+    """From starting the agent to the start of its command's execve, the first call captured."""
+    kept: list[float]
+    """The same with programs that an earlier start has compiled."""
+    helping: list[float]
+    """Of --help, from start to end."""
+
+
+def measure_starts(endpoint: str, repetitions: int) -> Starts:
+    """Start the agent in each of these ways, in turns."""
+    starts = Starts([], [], [])
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        _start_seconds(endpoint, folder, str(folder / "cache"))
         for _ in range(repetitions):
             starts.compiling.append(_start_seconds(endpoint, folder, "off"))
             starts.kept.append(_start_seconds(endpoint, folder, str(folder / "cache")))
@@ -233,14 +247,6 @@ def _spans(output: Path) -> Iterator[tuple[str, dict[str, Any]]]:
                 for scope in resource["scopeSpans"]:
                     for span in scope["spans"]:
                         yield attributes["process.pid"]["intValue"], span
-
-
-def help_seconds(repetitions: int) -> Iterator[float]:
-    """Yield how long `--help` takes."""
-    for _ in range(repetitions):
-        before = time.monotonic()
-        run([*AGENT, "run", "--help"])
-        yield time.monotonic() - before
 
 
 def import_costs() -> Iterator[tuple[str, int]]:

@@ -8,7 +8,7 @@ from bench import Bench
 from collector import Collector
 from machine import numbers
 from report import Cell, Goal, Results, Table
-from whole_agent import AttachTimes, Traced
+from whole_agent import AttachTimes, Starts, Traced
 
 _RESIDENT_MB_MAX = 64
 _RATE = 300_000
@@ -28,7 +28,7 @@ def measure(bench: Bench) -> Results:
     """Run it in its usual ways."""
     load = [str(bench.storm), *map(str, _LOAD), str(bench.times(60, 5))]
     with bench.collector() as sink:
-        seconds = list(whole_agent.start_seconds(sink.endpoint, bench.times(10, 2)))
+        starts = whole_agent.measure_starts(sink.endpoint, bench.times(10, 2))
         million = whole_agent.run_million(bench.program, sink)
         long_run = whole_agent.trace(load, sink)
         sustained = list(_sustain(bench, sink))
@@ -40,17 +40,17 @@ def measure(bench: Bench) -> Results:
         [
             *_goals(million, sink.name),
             *(goal for goal, _ in sustained),
-            *_idle_and_start(idle, seconds, min(whole_agent.help_seconds(bench.times(10, 2)))),
+            *_idle_and_start(idle, starts),
         ],
         {
             "sustained": Table(_SUSTAINED, [cells for _, cells in sustained]),
             "memory": _memory(million),
+            "starts": _starts(starts),
             "memory_over_time": Table({"seconds under load": ".0f", "MiB resident": ".1f"}, points),
         },
         {
             "million": _tell(million, sink.name),
             "imports": f"What imports take of it (MiB, one after the other in a new interpreter): {imports}.",
-            "starts": f"{min(seconds):.2f} s at best, {statistics.median(seconds):.2f} s in the median of {len(seconds)}, {max(seconds):.2f} s at worst.",
             "attach": _tell_attach(attach),
             "growth": _tell_growth(long_run),
             "idle": f"An agent that traces a process which sleeps takes {idle:.2%} of one CPU.",
@@ -131,12 +131,26 @@ def _row(what: str, traced: Traced, seconds: int) -> list[Cell]:
     return [what, ledger.seen / seconds, ledger.emitted / seconds, ledger.dropped / ledger.seen, *shares]
 
 
-def _idle_and_start(idle: float, seconds: list[float], help_seconds: float) -> list[Goal]:
-    middle = statistics.median(seconds)
+def _starts(starts: Starts) -> Table:
+    ways = {
+        "the first call is captured, programs compiled now": starts.compiling,
+        "the first call is captured, programs kept from an earlier start": starts.kept,
+        "`--help` has ended": starts.helping,
+    }
+    columns = {"s from the start until": "", "min": ".2f", "median": ".2f", "max": ".2f"}
+    return Table(columns, [[way, min(s), statistics.median(s), max(s)] for way, s in ways.items()])
+
+
+def _idle_and_start(idle: float, starts: Starts) -> list[Goal]:
+    middle, helping = statistics.median(starts.kept), statistics.median(starts.helping)
     return [
         Goal("an idle agent takes less than 0.5 % of one CPU", f"{idle:.2%}", idle < 0.005),
-        Goal("start until the first call is captured at most 0.3 s", f"{middle:.2f} s", middle <= 0.3),
-        Goal("`--help` at most 0.15 s", f"{help_seconds:.2f} s at best", help_seconds <= 0.15),
+        Goal(
+            "start until the first call is captured, programs kept, at most 0.3 s",
+            f"{middle:.2f} s",
+            middle <= 0.3,
+        ),
+        Goal("`--help` at most 0.15 s", f"{helping:.2f} s", helping <= 0.15),
     ]
 
 
