@@ -91,30 +91,64 @@ class SharedAgent:
         def ended() -> Span | None:
             self._read()
             found = [span for span in self._spans[self._first :] if not span.is_call and span.pid == pid]
-            return found[0] if found else None
+            # In parts of the trace that are closed before its end, it has no end.
+            ended = [span for span in found if span.attributes.keys() & {"process.exit.code", "error.type"}]
+            return ended[0] if ended else None
 
         return self._wait_until(ended, f"the span of process {pid}")
 
     def _spans_of(self, process: Span, path: str) -> list[Span]:
         """Return the spans of the program of this path in a process, and of the processes below it."""
+        own = {
+            span.span_id
+            for span in self._spans[self._first :]
+            if not span.is_call and span.pid == process.pid
+        }
         new = [
-            replace(span, parent_id="") if span is process else span for span in self._spans[self._first :]
+            replace(span, parent_id="") if span.span_id in own else span
+            for span in self._spans[self._first :]
         ]
         began = min(
             span.start for span in new if span.pid == process.pid and span.attributes.get("file.path") == path
         )
         processes: set[str] = set()
-        below = {process.span_id}
+        below = own
         while below:  # a child's span may come before its parent's
             processes |= below
             below = {span.span_id for span in new if not span.is_call and span.parent_id in below}
-        return [
-            span
-            for span in new
-            if span.span_id in processes
-            or (
-                span.is_call
-                and span.parent_id in processes
-                and (span.pid != process.pid or span.start >= began)
-            )
-        ]
+        return join_parts(
+            [
+                span
+                for span in new
+                if span.span_id in processes
+                or (
+                    span.is_call
+                    and span.parent_id in processes
+                    and (span.pid != process.pid or span.start >= began)
+                )
+            ]
+        )
+
+
+def join_parts(spans: list[Span]) -> list[Span]:
+    """
+    Return the spans of a program as one trace.
+
+    The shared agent's trace goes on in parts, between which a program may lie: of a process with several spans there is the
+    last one, from the start of the first.
+    """
+    first: dict[tuple[Any, ...], Span] = {}
+    last: dict[tuple[Any, ...], Span] = {}
+    of_span: dict[str, tuple[Any, ...]] = {}
+    for span in sorted((span for span in spans if not span.is_call), key=lambda span: span.end):
+        key = of_span[span.span_id] = (span.pid, span.resource["process.creation.time"])
+        first[key] = min(first.get(key, span), span, key=lambda one: one.start)
+        last[key] = span
+    kept = {key: replace(span, start=first[key].start) for key, span in last.items()}
+    trace_id = next((span.trace_id for span in kept.values() if not span.parent_id), "")
+
+    def place(span: Span) -> Span:
+        parent = of_span.get(span.parent_id)
+        return replace(span, trace_id=trace_id, parent_id=last[parent].span_id if parent else span.parent_id)
+
+    return [place(span) for span in (*(one for one in spans if one.is_call), *kept.values())]
