@@ -63,6 +63,15 @@ def pytest_collection_modifyitems(items):
 
 
 @pytest.fixture(scope="session", autouse=True)
+def default_signals():
+    """Let what tests start have signals as a terminal gives them: nohup, and a script's background, have some ignored."""
+    for number in (signal.SIGHUP, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_DFL)
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session", autouse=True)
 def live():
     """Skip what needs root and BPF where these are missing; fail there when live tests are mandatory."""
     reason = _why_impossible()
