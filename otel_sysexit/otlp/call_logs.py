@@ -19,11 +19,11 @@ from opentelemetry.proto.logs.v1.logs_pb2 import (
 
 from otel_sysexit import attributes as names
 from otel_sysexit.calls import Calls, Outcome
-from otel_sysexit.otlp.columns import ATTRIBUTE_COLUMNS, CallColumns, order_by_program
+from otel_sysexit.otlp.columns import ATTRIBUTE_COLUMNS, prepare_calls
 from otel_sysexit.otlp.layout import Heads, lay_out
 from otel_sysexit.otlp.request import REQUEST_BYTES_MAX, Request, Signal
 from otel_sysexit.otlp.resources import DEFAULT_RULES, ResourceRules
-from otel_sysexit.otlp.shapes import Shape, unpack_shape
+from otel_sysexit.otlp.shapes import Shape
 from otel_sysexit.otlp.stamp import Mark, Rows, Stamp, Stamps, random_mark, write_columns
 from otel_sysexit.otlp.templates import Template, make_template
 from otel_sysexit.propagation import TraceContext
@@ -65,17 +65,11 @@ class CallLogEncoder:
         """Yield requests of about *bytes_max* bytes at most."""
         if not len(calls):
             return
-        images, of_call = calls.by_program()
-        order = order_by_program(of_call, len(images))
-        columns = CallColumns(calls, placement)
-        shapes, which = columns.shapes(order)
-        messages, places = self._stamps.find(
-            shapes, lambda shape: self._make_stamp(unpack_shape(shape), calls)
-        )
-        layout = lay_out(messages, which, self._heads.of(images), order.program, bytes_max)
-        by_name = columns.by_name()
-        by_name |= {in_body: by_name[name] for name, in_body in _IN_BODY.items()}
-        rows = Rows(layout.at, which, order.call)
+        ours = prepare_calls(calls, placement, self._stamps, lambda shape: self._make_stamp(shape, calls))
+        messages, places = ours.templates
+        layout = lay_out(messages, ours.which, self._heads.of(ours.images), ours.program, bytes_max)
+        by_name = ours.columns | {in_body: ours.columns[name] for name, in_body in _IN_BODY.items()}
+        rows = Rows(layout.at, ours.which, ours.order)
         write_columns(layout.out, rows, places, [by_name[name] for name in _COLUMNS])
         for body, first, end in layout.cut():
             if self._has_spans:

@@ -14,12 +14,12 @@ from opentelemetry.proto.trace.v1 import trace_pb2
 
 from otel_sysexit.attributes import AttributeSelection
 from otel_sysexit.calls import Calls, Outcome
-from otel_sysexit.otlp.columns import ATTRIBUTE_COLUMNS, CallColumns, order_by_program
+from otel_sysexit.otlp.columns import ATTRIBUTE_COLUMNS, prepare_calls
 from otel_sysexit.otlp.layout import Heads, lay_out
 from otel_sysexit.otlp.other_spans import OtherSpans, span_flags
 from otel_sysexit.otlp.request import REQUEST_BYTES_MAX, Request
 from otel_sysexit.otlp.resources import DEFAULT_RULES, ResourceRules
-from otel_sysexit.otlp.shapes import Shape, unpack_shape
+from otel_sysexit.otlp.shapes import Shape
 from otel_sysexit.otlp.stamp import Mark, Rows, Stamp, Stamps, random_mark, write_columns
 from otel_sysexit.otlp.templates import make_template
 from otel_sysexit.propagation import TraceContext
@@ -53,30 +53,24 @@ class SpanEncoder:
         """Yield requests of about *bytes_max* bytes at most."""
         if not len(calls) and not spans:
             return
-        images, of_call = calls.by_program()
-        order = order_by_program(of_call, len(images))
-        columns = CallColumns(calls, placement)
-        shapes, which = columns.shapes(order)
-        messages, places = self._stamps.find(
-            shapes, lambda shape: self._make_stamp(unpack_shape(shape), calls)
-        )
+        ours = prepare_calls(calls, placement, self._stamps, lambda shape: self._make_stamp(shape, calls))
+        messages, places = ours.templates
         others = self._other_spans.prepare(spans)
-        row_of = {image: row for row, image in enumerate(images)} if spans else {}
+        row_of = {image: row for row, image in enumerate(ours.images)} if spans else {}
         of_other = [row_of.setdefault(span.image, len(row_of)) for span in spans]
-        owner = np.concatenate((order.program, np.array(of_other, np.intp)))
+        owner = np.concatenate((ours.program, np.array(of_other, np.intp)))
         # Those of one program lie together.
         together = np.argsort(owner, kind="stable")
         layout = lay_out(
             messages + others.templates.messages,
-            np.concatenate((which, len(messages) + others.which))[together],
-            self._heads.of(list(row_of) or images),
+            np.concatenate((ours.which, len(messages) + others.which))[together],
+            self._heads.of(list(row_of) or ours.images),
             owner[together],
             bytes_max,
         )
         is_call = together < len(calls)
-        by_name = columns.by_name()
-        rows = Rows(layout.at[is_call], which, order.call)
-        write_columns(layout.out, rows, places, [by_name[name] for name in _COLUMNS])
+        rows = Rows(layout.at[is_call], ours.which, ours.order)
+        write_columns(layout.out, rows, places, [ours.columns[name] for name in _COLUMNS])
         other = together[~is_call] - len(calls)
         rows = Rows(layout.at[~is_call], others.which[other], other)
         write_columns(layout.out, rows, others.templates.places, others.columns)
