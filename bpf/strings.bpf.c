@@ -95,8 +95,8 @@ static __always_inline u8 address_room(u32 entry, struct registers *regs, u8 abi
 	return room > ADDRESS_SIZE ? ADDRESS_SIZE : room;
 }
 
-/* A struct sockaddr. accept, recvfrom and their like wrote it, and its length, before they returned. */
-static __always_inline void emit_address(struct call_record *record, u32 entry, u8 room)
+/* A struct sockaddr. accept, recvfrom and their like wrote it, and its length, before they returned. Returns whether it is told. */
+static __always_inline bool emit_address(struct call_record *record, u32 entry, u8 room)
 {
 	u64 address = argument(record->args, ENTRY_ARGUMENT(entry, ENTRY_ADDRESS));
 	u64 given = argument(record->args, ENTRY_ARGUMENT(entry, ENTRY_ADDRESS_LENGTH));
@@ -111,11 +111,11 @@ static __always_inline void emit_address(struct call_record *record, u32 entry, 
 			length = room;
 	}
 	if (!length)	/* none was wanted, or none is there */
-		return;
+		return false;
 	string = strings.ringbuf_reserve(sizeof(struct string_record));
 	if (!string) {
 		count_atomically(LEDGER_STRINGS_DROPPED);
-		return;
+		return false;
 	}
 	begin_string(string, STRING_ADDRESS, record->string_seq, record->string_cpu);
 	if (length > ADDRESS_SIZE)
@@ -125,6 +125,7 @@ static __always_inline void emit_address(struct call_record *record, u32 entry, 
 		bpf_probe_read_user(string->text, length, (void *)address);
 	end_bytes(string, error, length);
 	strings.ringbuf_submit(string, BPF_RB_NO_WAKEUP);
+	return true;
 }
 
 /*
@@ -146,7 +147,6 @@ static __always_inline bool emit_strings(struct call_record *record, u32 entry, 
 		emit_path(record, argument(record->args, first), STRING_FIRST_PATH);
 	if (second)
 		emit_path(record, argument(record->args, second), STRING_SECOND_PATH);
-	if (has_address)
-		emit_address(record, entry, room);
-	return true;
+	/* What is not told must not be waited for: who reads would read on for it. */
+	return (has_address && emit_address(record, entry, room)) || first;
 }
