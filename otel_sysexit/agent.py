@@ -42,7 +42,7 @@ from otel_sysexit.signals import REPORT, Signals
 from otel_sysexit.sinks import Sinks
 from otel_sysexit.stuck import StuckCalls, all_in_flight, describe
 from otel_sysexit.targets import Targets
-from otel_sysexit.traces import Structure, Totals
+from otel_sysexit.traces import NO_PLACES, Structure, Totals
 from otel_sysexit.trees import Tree
 from otel_sysexit.view import View
 from otel_sysexit.windows import Windows
@@ -219,7 +219,7 @@ class Agent:
         self._sinks.refuse(count)
 
     def _pass_on(self, calls: Calls, consumed: int, *, is_last: bool = False) -> None:
-        placement = self._structure.place(calls)
+        placement = self._structure.place(calls) if len(calls) else NO_PLACES  # most rounds of an idle agent
         ended = self.processes.take_ended(consumed)
         self._structure.end(ended)
         now = time.time_ns()

@@ -53,6 +53,12 @@ class Placement:
     """u1[k]: `Owner`; None: all are ours."""
 
 
+NO_PLACES: Final = Placement(
+    np.empty(0, np.uint64), np.empty(0, np.uint32), np.empty((0, 16), np.uint8), np.empty(0, np.uint64)
+)
+"""Where no calls stand."""
+
+
 @dataclass(frozen=True, slots=True)
 class Link:
     """A pointer to a span of another trace."""
