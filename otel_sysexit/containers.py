@@ -175,9 +175,17 @@ class CgroupIndex:
         if self._mount is None:
             return None
         controllers = self._mount.controllers
-        cgroups = {} if inode else parse_cgroups(os.fsdecode(read(f"{self._proc}/{pid}/cgroup") or b""))
-        path = self._path(inode) if inode else cgroups.get(controllers)
+        path = self._path(inode) if inode else self._path_now(pid)
         return None if path is None else f"{self._numbers.get(controllers, 0)}:{controllers}:{path}"
+
+    def has_left(self, inode: int, pid: int) -> bool:
+        """Return whether a process that was in a cgroup is seen to be in another one now."""
+        was, now = self._path(inode), self._path_now(pid)
+        return was is not None and now is not None and was != now
+
+    def _path_now(self, pid: int) -> str | None:
+        cgroups = parse_cgroups(os.fsdecode(read(f"{self._proc}/{pid}/cgroup") or b""))
+        return None if self._mount is None else cgroups.get(self._mount.controllers)
 
     def _path(self, inode: int) -> str | None:
         if inode not in self._paths and time.monotonic() >= self._read_again_at:

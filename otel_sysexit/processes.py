@@ -304,7 +304,10 @@ class Processes:
         before = process.image
         image, environment, is_contained = make_image(process, start_boot_ns, strings, facts)
         process.image = image
-        if not is_contained:
+        has_left = (
+            self.cgroups is not None and facts.cgroup and self.cgroups.has_left(facts.cgroup, process.pid)
+        )
+        if not is_contained or has_left:  # /proc says nothing, or where it went since
             self._note_container(image, before)
         if environment is not None:
             self._note_environment(image, environment)

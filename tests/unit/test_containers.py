@@ -174,3 +174,16 @@ def test_a_cgroup_is_told_as_proc_has_it(proc, tmp_path, controllers):
     assert index.line(inode, pid=6) == f"1:{controllers}:/shop"
     assert index.line(0, pid=5) == f"1:{controllers}:/shop"
     assert index.line(0, pid=6) is None
+
+
+def test_who_left_a_cgroup_is_found_out(proc, tmp_path):
+    """A process that /proc shows elsewhere than the kernel side did has moved since; who is gone has not."""
+    proc.mount("", tmp_path / "hierarchy")
+    (tmp_path / "hierarchy" / "shop").mkdir()
+    proc.add(5, cgroup="0::/shop")
+    index = CgroupIndex("", proc.root)
+    root, shop = ((tmp_path / "hierarchy" / name).stat().st_ino for name in (".", "shop"))
+
+    assert index.has_left(root, 5)
+    assert not index.has_left(shop, 5)
+    assert not index.has_left(root, 6)

@@ -13,12 +13,14 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+from fake_proc import FakeProc
 from made_calls import Made, make_calls
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from otel_sysexit import images as images_module
 from otel_sysexit import processes as processes_module
 from otel_sysexit.cgroups import Membership
+from otel_sysexit.containers import CgroupIndex
 from otel_sysexit.identity import Process
 from otel_sysexit.images import read_start_boot_ns
 from otel_sysexit.kernel.records import TASK, TaskKind
@@ -153,6 +155,24 @@ def test_a_process_that_was_moved_is_where_its_exec_finds_it(contain):
         "c" * 64,
     ]
     assert process.image.container_id == "c" * 64
+
+
+def test_a_process_that_moves_after_its_exec_was_not_there_before(contain, tmp_path):
+    """Its exec is read late, and /proc shows a container that it moved itself to: the kernel side's word is the older one."""
+    with running() as pid:
+        proc = FakeProc(tmp_path / "proc")
+        proc.mount("", tmp_path / "hierarchy")
+        proc.add(pid, cgroup=f"0::/{'c' * 64}")
+        contain(pid, Membership())
+        processes = Processes(0)
+        processes.cgroups = CgroupIndex("", proc.root)
+        processes.add_launched(pid, 1, os.getpid(), {})
+        contain(pid, Membership("c" * 64))
+        start_ns, root = read_start_boot_ns(pid), (tmp_path / "hierarchy").stat().st_ino
+        exec_task = made_task(TaskKind.EXEC, pid, time_ns=2, start_ns=start_ns, cgroup=root)
+        processes.learn(exec_task, {0: ExecStrings("", "", "sleep")}, 0)
+
+    assert processes.thread_at(pid, pid, 2).image.container_id is None
 
 
 def test_another_process_of_the_pid_is_not_asked(contain):
