@@ -14,25 +14,49 @@ from opentelemetry.proto.logs.v1.logs_pb2 import (
     SEVERITY_NUMBER_INFO,
     SEVERITY_NUMBER_WARN,
     LogRecord,
-    ScopeLogs,
 )
 
 from otel_sysexit import attributes as names
 from otel_sysexit.calls import Calls, Outcome
-from otel_sysexit.otlp.columns import ATTRIBUTE_COLUMNS, prepare_calls
+from otel_sysexit.identity import Value
+from otel_sysexit.otlp.columns import ATTRIBUTE_COLUMNS, TEXTS, prepare_calls
 from otel_sysexit.otlp.layout import Heads, lay_out
 from otel_sysexit.otlp.request import REQUEST_BYTES_MAX, Request, Signal
-from otel_sysexit.otlp.resources import DEFAULT_RULES, ResourceRules
-from otel_sysexit.otlp.shapes import Shape
-from otel_sysexit.otlp.stamp import Mark, Rows, Stamp, Stamps, random_mark, write_columns
-from otel_sysexit.otlp.templates import Template, make_template
+from otel_sysexit.otlp.resources import DEFAULT_RULES, ResourceRules, key_value
+from otel_sysexit.otlp.shapes import Shape, Text
+from otel_sysexit.otlp.stamp import Mark
+from otel_sysexit.otlp.stamps import Stamp, Stamps, TextField
+from otel_sysexit.otlp.templates import BEGINNING, Beginning, Template, make_template
 from otel_sysexit.propagation import TraceContext
 from otel_sysexit.syscalls import Kind, errno_name
 from otel_sysexit.traces import Placement, trace_flags
 
 _IN_BODY: Final = {name: f"{name}_in_body" for name in ("path0", "file0", "file1", "address")}
-"""Texts that a body can show, the first that there is, and how the column is called there."""
-_COLUMNS: Final = ("start", "end", "duration", "trace_id", "span_id", *_IN_BODY.values(), *ATTRIBUTE_COLUMNS)
+"""Texts that a body can show, the first that there is, and what the slot is called there."""
+_BODY: Final = ""
+"""The name of a text's field that is no attribute."""
+_COLUMNS: Final = (BEGINNING, *ATTRIBUTE_COLUMNS)
+_SLOTS: Final = {**{name: name for name in TEXTS}, **{in_body: name for name, in_body in _IN_BODY.items()}}
+
+
+def _with_attribute(name: str, value: Value) -> LogRecord:
+    return LogRecord(attributes=[key_value(name, value)])
+
+
+def _serialize_text(field: TextField, text: str) -> bytes:
+    if field.name == _BODY:
+        words = field.before + text + field.after
+        return LogRecord(body=AnyValue(string_value=words)).SerializeToString()
+    return _with_attribute(field.name, text).SerializeToString()
+
+
+_TIMES: Final = (
+    (LogRecord(time_unix_nano=1), "start", 8),
+    (LogRecord(observed_time_unix_nano=1), "end", 8),
+)
+_DURATION: Final = (_with_attribute(names.SYSCALL_DURATION, 0.5), "duration", 8)
+_IDS: Final = ((LogRecord(trace_id=bytes(16)), "trace_id", 16), (LogRecord(span_id=bytes(8)), "span_id", 8))
+"""What log records begin with, as `Beginning` wants it; ids where there are spans, too."""
 
 
 class CallLogEncoder:
@@ -56,7 +80,10 @@ class CallLogEncoder:
         self._selection = rules.attributes
         self._starter = starter
         self._has_spans = has_spans
-        self._stamps = Stamps(len(_COLUMNS))
+        self._stamps: Stamps[int] = Stamps(len(_COLUMNS), len(_SLOTS), _serialize_text)
+        duration = (_DURATION,) if self._selection.has(names.SYSCALL_DURATION) else ()
+        leads = (*_TIMES, *(_IDS if has_spans else ()), *duration)
+        self._beginning = Beginning(leads, _with_attribute, rules.attributes)
         self._heads = Heads(rules)
 
     def encode(
@@ -65,12 +92,12 @@ class CallLogEncoder:
         """Yield requests of about *bytes_max* bytes at most."""
         if not len(calls):
             return
-        ours = prepare_calls(calls, placement, self._stamps, lambda shape: self._make_stamp(shape, calls))
-        messages, places = ours.templates
-        layout = lay_out(messages, ours.which, self._heads.of(ours.images), ours.program, bytes_max)
-        by_name = ours.columns | {in_body: ours.columns[name] for name, in_body in _IN_BODY.items()}
-        rows = Rows(layout.at, ours.which, ours.order)
-        write_columns(layout.out, rows, places, [by_name[name] for name in _COLUMNS])
+        ours = prepare_calls(
+            calls, placement, self._stamps, lambda shape: self._make_stamp(shape, calls), _SLOTS
+        )
+        heads = self._heads.of(ours.images)
+        layout = lay_out(self._stamps.parts.get(heads), ours.messages, len(heads), ours.program, bytes_max)
+        ours.write(layout.out, layout.at, layout.ends, self._beginning.block, _COLUMNS)
         for body, first, end in layout.cut():
             if self._has_spans:
                 yield Request(body, Signal.LOGS, log_records=end - first)
@@ -81,23 +108,22 @@ class CallLogEncoder:
         """Serialize one record of *shape* with marks where calls differ."""
         kind = calls.kinds[shape.kind]
         template = make_template(shape, kind, calls.argument_texts[shape.argument_text], self._selection)
-        template.add_double(names.SYSCALL_DURATION, "duration")
-        start, end, trace_id, span_id = random_mark(8), random_mark(8), random_mark(16), random_mark(8)
-        body, marks = _make_body(shape, kind, template)
+        body, shown = _make_body(shape, kind, template)
         record = LogRecord(
-            time_unix_nano=int.from_bytes(start, "little"),
-            observed_time_unix_nano=int.from_bytes(end, "little"),
             severity_number=_severity(shape),  # type: ignore[arg-type]  # protobuf's stubs have a class for each enumeration
             event_name=names.CALL.name,
-            body=AnyValue(string_value=body),
             attributes=template.attributes,
         )
-        marks |= template.marks | {"start": Mark(start, 8), "end": Mark(end, 8)}
+        if shown is None:
+            record.body.string_value = body.before
+        else:
+            template.texts[shown] = body
         if self._has_spans:
-            record.trace_id, record.span_id = trace_id, span_id
             record.flags = trace_flags(shape.owner, self._starter)
-            marks |= {"trace_id": Mark(trace_id, 16), "span_id": Mark(span_id, 8)}
-        return Stamp(ScopeLogs(log_records=[record]).SerializeToString(), marks, _COLUMNS)
+        beginning = self._beginning.of(shape)
+        marks = template.marks | {BEGINNING: Mark(beginning, len(beginning))}
+        message = beginning + record.SerializeToString()
+        return Stamp(message, marks, _COLUMNS, template.texts, tuple(_SLOTS))
 
 
 def _severity(shape: Shape) -> int:
@@ -106,17 +132,16 @@ def _severity(shape: Shape) -> int:
     return SEVERITY_NUMBER_INFO if shape.is_executed else SEVERITY_NUMBER_WARN
 
 
-def _make_body(shape: Shape, kind: Kind, template: Template) -> tuple[str, dict[str, Mark]]:
-    """Return the call in words: ``openat /etc/hosts failed: ENOENT``; and the mark of the text in it, if there is one."""
+def _make_body(shape: Shape, kind: Kind, template: Template) -> tuple[TextField, str | None]:
+    """Return the call in words, ``openat /etc/hosts failed: ENOENT``, and the slot of the text in it, if there is one."""
     words = f"{kind.name} of {kind.restarts}" if kind.restarts else kind.name
-    marks = {}
-    widths = {name: template.marks[name].width for name in _IN_BODY if name in template.marks}
-    shown = next((name for name, width in widths.items() if width), None)
-    if shown is not None:
-        width = widths[shown]
-        words += " " + "x" * width
-        marks[_IN_BODY[shown]] = Mark(words.encode(), width)
-    return words + _outcome_in_words(shape), marks
+    outcome = _outcome_in_words(shape)
+    texts = {"path0": shape.first_path, "file0": shape.first_file, "file1": shape.second_file}
+    empty = {name for name, text in texts.items() if text == Text.EMPTY}
+    shown = next((name for name in _IN_BODY if name in template.texts and name not in empty), None)
+    if shown is None:
+        return TextField(_BODY, words + outcome), None
+    return TextField(_BODY, f"{words} ", outcome), _IN_BODY[shown]
 
 
 def _outcome_in_words(shape: Shape) -> str:

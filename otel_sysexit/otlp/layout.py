@@ -18,12 +18,11 @@ from opentelemetry.proto.common.v1.common_pb2 import InstrumentationScope
 from otel_sysexit import __version__
 from otel_sysexit import attributes as names
 from otel_sysexit.identity import Image
+from otel_sysexit.otlp.parts import Parts
 from otel_sysexit.otlp.resources import ResourceRules, encode_resource
-from otel_sysexit.otlp.stamp import encode_varints, field, write_bytes
+from otel_sysexit.otlp.stamp import LENGTH_WIDTH, encode_varints, field, write_bytes
 
-_LENGTH_WIDTH: Final = 4
-"""Bytes of a length that is written later, a padded varint: up to 256 MiB."""
-_LENGTH: Final = bytes(_LENGTH_WIDTH)
+_LENGTH: Final = bytes(LENGTH_WIDTH)
 _SCHEMA: Final = field(3, names.SCHEMA_URL.encode())
 _SCOPE: Final = (
     field(1, InstrumentationScope(name="otel_sysexit", version=__version__).SerializeToString()) + _SCHEMA
@@ -63,11 +62,13 @@ class Heads:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Bodies of r requests, one behind the other, that hold n messages."""
+    """Bodies of r requests, one behind the other, that hold n messages of up to s parts."""
 
     out: bytearray
     at: npt.NDArray[np.int64]
     """i8[n]: where each message begins in *out*."""
+    ends: npt.NDArray[np.int64]
+    """i8[s, n]: where each of its parts ends in *out*."""
     bodies: npt.NDArray[np.int64]
     """i8[r + 1]: where each body begins in *out*, and where the last one ends."""
     firsts: npt.NDArray[np.intp]
@@ -82,9 +83,9 @@ class Layout:
 
 
 def lay_out(
-    messages: Sequence[bytes],
-    which: npt.NDArray[np.intp],
-    heads: Sequence[bytes],
+    parts: Parts,
+    messages: npt.NDArray[np.intp],
+    heads: int,
     owner: npt.NDArray[np.intp],
     bytes_max: int,
 ) -> Layout:
@@ -92,32 +93,35 @@ def lay_out(
     Join messages and heads to bodies.
 
     Args:
-        messages: Distinct ones: `spans` fields of a ScopeSpans.
-        which: intp[n], n > 0: of these each row's.
-        heads: Of programs, as `make_head` returns them.
-        owner: intp[n]: the index in *heads* of each row's; equal ones lie together.
+        parts: Of `spans` fields of a ScopeSpans; the last ones are heads, as `make_head` returns them.
+        messages: intp[s, n], n > 0: of these each message's, one behind the other; -1: none.
+        heads: How many of the parts are heads.
+        owner: intp[n]: which of the heads each message stands behind; equal ones lie together.
         bytes_max: Size of a body; more only if that has one message.
     """
-    message_lengths = np.fromiter(map(len, messages), np.int64, len(messages))
-    head_lengths = np.fromiter(map(len, heads), np.int64, len(heads))
-    is_first = np.ones(len(which), np.bool_)
+    lengths = np.append(parts.length, 0).take(messages)  # the last is what -1 finds
+    length = lengths.sum(axis=0)
+    first_head = len(parts.length) - heads
+    head_lengths = parts.length[first_head:]
+    is_first = np.ones(len(owner), np.bool_)
     np.not_equal(owner[1:], owner[:-1], out=is_first[1:])
-    firsts = _cut(message_lengths[which], head_lengths[owner], is_first, bytes_max)
+    firsts = _cut(length, head_lengths.take(owner), is_first, bytes_max)
     is_first[firsts] = True
     blocks = np.flatnonzero(is_first)
-    # Heads are counted on from the messages, and come before the first row of their blocks.
-    sequence = np.insert(which, blocks, len(messages) + owner[blocks])
-    bounds = np.zeros(len(sequence) + 1, np.int64)
-    np.cumsum(np.concatenate((message_lengths, head_lengths))[sequence], out=bounds[1:])
-    parts = np.empty(len(messages) + len(heads), object)
-    parts[:] = [*messages, *heads]
-    # References to the few that are distinct, not an object for each row.
-    out = bytearray().join(parts[sequence].tolist())
-    is_head = sequence >= len(messages)
-    heads_at = bounds[:-1][is_head]
-    _write_lengths(out, heads_at, head_lengths[owner[blocks]])
-    bodies = np.append(heads_at[np.searchsorted(blocks, firsts)], len(out))
-    return Layout(out, bounds[:-1][~is_head], bodies, np.append(firsts, len(which)))
+    head = owner.take(blocks)
+    taken = length.copy()
+    taken[blocks] += head_lengths.take(head)
+    at = np.cumsum(taken) - length
+    # Heads come before the first message of their blocks.
+    rows = np.full((len(owner), 1 + len(messages)), -1, np.intp)
+    rows[blocks, 0] = first_head + head
+    rows[:, 1:] = messages.T
+    # References to the few that are distinct, not an object for each message.
+    out = bytearray().join(parts.content.take(rows[rows >= 0]).tolist())
+    heads_at = at.take(blocks) - head_lengths.take(head)
+    _write_lengths(out, heads_at, head_lengths.take(head))
+    bodies = np.append(heads_at.take(np.searchsorted(blocks, firsts)), len(out))
+    return Layout(out, at, at + np.cumsum(lengths, axis=0), bodies, np.append(firsts, len(owner)))
 
 
 def _cut(
@@ -143,6 +147,6 @@ def _write_lengths(out: bytearray, at: npt.NDArray[np.int64], head_lengths: npt.
     """Write the lengths that are open in the heads *at* these places; all that lies up to the next one is theirs."""
     ends = np.append(at[1:], len(out))
     messages = at + head_lengths
-    write_bytes(out, at + 1, encode_varints(ends - at - 1 - _LENGTH_WIDTH, _LENGTH_WIDTH))
+    write_bytes(out, at + 1, encode_varints(ends - at - 1 - LENGTH_WIDTH, LENGTH_WIDTH))
     scope_at = messages - len(_SCOPE)
-    write_bytes(out, scope_at - _LENGTH_WIDTH, encode_varints(ends - scope_at, _LENGTH_WIDTH))
+    write_bytes(out, scope_at - LENGTH_WIDTH, encode_varints(ends - scope_at, LENGTH_WIDTH))

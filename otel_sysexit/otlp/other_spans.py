@@ -7,6 +7,7 @@ is a template a kind; those that have links, or much to say, are serialized one 
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -15,7 +16,8 @@ from opentelemetry.proto.trace.v1 import trace_pb2
 
 from otel_sysexit.attributes import AttributeSelection
 from otel_sysexit.otlp.resources import key_value
-from otel_sysexit.otlp.stamp import Chosen, Column, Mark, Stamp, Stamps, encode_fixed, random_mark
+from otel_sysexit.otlp.stamp import Column, Mark, encode_fixed, random_mark
+from otel_sysexit.otlp.stamps import Chosen, Stamp, Stamps, TextField
 from otel_sysexit.traces import Span
 
 _IS_REMOTE_KNOWN: Final = 0x100
@@ -41,9 +43,11 @@ class _Kind(NamedTuple):
 class Prepared(NamedTuple):
     """What it takes to lay out and stamp n spans."""
 
+    messages: list[bytes]
+    """Distinct ones."""
+    message: npt.NDArray[np.intp]
+    """intp[n]: index in *messages* of each span's."""
     templates: Chosen
-    which: npt.NDArray[np.intp]
-    """intp[n]: the template of each span."""
     columns: list[Column]
 
 
@@ -53,28 +57,28 @@ class OtherSpans:
     def __init__(self, selection: AttributeSelection) -> None:
         """Have no templates yet; attributes that *selection* has not are left out."""
         self._selection = selection
-        self._stamps = Stamps(len(_COLUMNS))
+        self._stamps: Stamps[_Kind] = Stamps(len(_COLUMNS), 0, _no_text)
 
     def prepare(self, spans: Sequence[Span]) -> Prepared:
         """Return templates and columns of *spans*."""
-        rows: dict[_Kind, int] = {}
-        examples: list[Span] = []
+        self._stamps.make_room()
+        found = np.zeros(len(spans), np.intp)  # 0: without a template
         alone: list[int] = []
-        which = np.zeros(len(spans), np.intp)
         for index, span in enumerate(spans):
             if span.links or len(span.attributes) > _ATTRIBUTES_MAX:
                 alone.append(index)
             else:
-                which[index] = row = rows.setdefault(_kind(span), len(rows))
-                if row == len(examples):
-                    examples.append(span)
-        messages, places = self._stamps.find(
-            list(rows), lambda kind: _make_stamp(examples[rows[kind]], self._selection)
-        )
-        which[alone] = len(messages) + np.arange(len(alone))
+                found[index] = self._stamps.find(_kind(span), partial(_make_stamp, span, self._selection))
+        templates = self._stamps.choose(found)
+        messages = [self._stamps.parts[part] for part in templates.part.tolist()]
+        message = templates.which.copy()
+        message[alone] = len(messages) + np.arange(len(alone))
         messages += [_serialize(spans[index], self._selection) for index in alone]
-        places = np.concatenate((places, np.zeros((len(alone), *places.shape[1:]), np.int64)))
-        return Prepared(Chosen(messages, places), which, _columns(spans))
+        return Prepared(messages, message, templates, _columns(spans))
+
+
+def _no_text(field: TextField, text: str) -> bytes:
+    raise NotImplementedError  # these spans have no slots
 
 
 def _kind(span: Span) -> _Kind:
@@ -106,7 +110,7 @@ def _columns(spans: Sequence[Span]) -> list[Column]:
     ]
 
 
-def _make_stamp(span: Span, selection: AttributeSelection) -> Stamp:
+def _make_stamp(span: Span, selection: AttributeSelection, _: _Kind) -> Stamp:
     """Return the template of spans like *span*."""
     trace_id = random_mark(16)
     span_id, start, end = (random_mark(8) for _ in range(3))
@@ -123,7 +127,11 @@ def _make_stamp(span: Span, selection: AttributeSelection) -> Stamp:
         end_unix_ns=int.from_bytes(end, "little"),
     )
     return Stamp(
-        _serialize(marked, selection), {name: Mark(mark, len(mark)) for name, mark in marks.items()}, _COLUMNS
+        _serialize(marked, selection),
+        {name: Mark(mark, len(mark)) for name, mark in marks.items()},
+        _COLUMNS,
+        {},
+        (),
     )
 
 

@@ -1,8 +1,7 @@
 """
 Shapes of calls: what decides the layout of a call's span.
 
-In: a batch of calls. Out: for each call three numbers that say what its span consists of, and which of the calls have
-the same ones. spans.py makes one template for each shape.
+In: a batch of calls. Out: for each call a number that says what its span consists of. spans.py makes one template for each shape.
 """
 
 import enum
@@ -16,51 +15,45 @@ from otel_sysexit.sampling import Thresholds
 from otel_sysexit.texts import Texts
 
 
-class FileText(enum.IntEnum):
-    """What the text of a descriptor is."""
+class Text(enum.IntEnum):
+    """What the text of a path or a descriptor is."""
 
     NONE = 0
-    PATH = 1
-    OTHER = 2
-    """socket:[42] and the like."""
+    """It is not there, or could not be read."""
+    EMPTY = 1
+    ABSOLUTE = 2
+    """Begins with a slash: of a descriptor, the path of a file."""
+    OTHER = 3
+    """A relative path; of a descriptor, socket:[42] and the like."""
 
 
 class Shape(NamedTuple):
-    """What decides the layout of a call's span: calls of one shape differ in fixed-width places only."""
+    """What decides the layout of a call's span: calls of one shape differ in fixed-width places and in how long texts are."""
 
     kind: int
+    errno: int
+    argument_text: int
     outcome: int
     is_executed: int
-    errno: int
-    name_length: int
     is_cut: int
     has_args: int
     threshold_length: int
-    argument_text: int
-    has_first_path: int
-    first_path_length: int
-    has_second_path: int
-    second_path_length: int
-    first_file: int
-    first_file_length: int
-    second_file: int
-    second_file_length: int
-    family: int
-    address_length: int
     is_root: int
     owner: int
+    first_path: int
+    """This one and the next three: `Text`."""
+    second_path: int
+    first_file: int
+    second_file: int
+    family: int
 
 
-_SHAPE_BITS: Final = (
-    (14, 3, 1, 12, 6, 1, 1, 4, 16),
-    (1, 13, 1, 13, 2, 13, 2, 13),
-    (2, 8, 1, 2),
-)
-"""How many bits of three u64 each member of `Shape` takes."""
-_COLUMN_BITS: Final = ((14, 3, 1, 12, 6, 1, 1, 4, 16), (14, 14, 15, 15), (2, 8, 1, 2))
-"""The same by column: whether a text is there, or what it is, and its length are in one."""
-_MIX: Final = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9], np.uint64)
-"""Odd numbers to multiply with: any will do."""
+_SHAPE_BITS: Final = ((13, 12, 16), (3, 1, 1, 1), (4, 1, 2), (2, 2, 2, 2), (2,))
+"""
+How many bits of a u64 each member of `Shape` takes, the first ones first; all of them together 64 at most, and never all are 1.
+
+Those of the second group and the others are packed in a byte first: it is cheaper.
+"""
 
 
 def _look_up(of_text: npt.NDArray[Any], row: npt.NDArray[np.int32]) -> npt.NDArray[Any]:
@@ -76,77 +69,56 @@ def _is_cut(texts: Texts, row: npt.NDArray[np.int32]) -> npt.NDArray[np.bool_]:
     return is_cut[:, 0] | is_cut[:, 1]
 
 
-def _path_codes(texts: Texts) -> npt.NDArray[np.uint16]:
-    """Return of each of *texts* that it is there, a bit, and its length, 13 bits."""
-    return np.uint16(1 << 13) | texts.length
-
-
-def _file_codes(texts: Texts) -> npt.NDArray[np.uint16]:
-    """Return `FileText` of each of *texts*, 2 bits, and its length, 13 bits."""
-    is_path = (texts.text[:, :1] == ord("/")).any(axis=1)
-    sort = np.where(is_path, FileText.PATH, FileText.OTHER).astype(np.uint16)
-    return sort << np.uint16(13) | texts.length
+def _codes(texts: Texts) -> npt.NDArray[np.uint8]:
+    """Return `Text` of each of *texts*."""
+    is_absolute = (texts.text[:, :1] == ord("/")).any(axis=1)
+    codes = np.where(is_absolute, np.uint8(Text.ABSOLUTE), np.uint8(Text.OTHER))
+    codes[texts.length == 0] = Text.EMPTY
+    return codes
 
 
 def pack_shapes(
     calls: Calls,
-    name_length: npt.NDArray[np.uint64],
     thresholds: Thresholds,
     is_root: npt.NDArray[np.bool_],
     owner: npt.NDArray[np.uint8],
-) -> list[npt.NDArray[np.uint64]]:
+) -> npt.NDArray[np.uint64]:
     """
-    Return each call's shape as three numbers.
+    Return each call's shape as a number, u8[n].
 
     Args:
         calls: n of them, identified.
-        name_length: u8[n]: bytes of their threads' names.
         thresholds: Of the same calls.
         is_root: bool[n]: whether they have no parent.
         owner: u1[n]: whose trace they are in, `traces.Owner`.
-
-    Returns:
-        Three times u8[n].
     """
-    path = _look_up(_path_codes(calls.paths), calls.path_row)
-    file = _look_up(_file_codes(calls.files), calls.file_row)
+    path = _look_up(_codes(calls.paths), calls.path_row)
+    file = _look_up(_codes(calls.files), calls.file_row)
     is_cut = _is_cut(calls.paths, calls.path_row) | _is_cut(calls.files, calls.file_row)
-    addresses = calls.addresses
-    members = (
-        *(calls.kind, calls.outcome, calls.is_executed, calls.errno, name_length),
-        *(is_cut, calls.has_args, thresholds.length, calls.argument_text),
-        *(path[:, 0], path[:, 1], file[:, 0], file[:, 1]),
-        *(_look_up(addresses.family, calls.address_row), _look_up(addresses.texts.length, calls.address_row)),
-        *(is_root, owner),
+    members = iter(
+        (
+            *(calls.kind, calls.errno, calls.argument_text),
+            *(calls.outcome, calls.is_executed, is_cut, calls.has_args),
+            *(thresholds.length, is_root, owner),
+            *(path[:, 0], path[:, 1], file[:, 0], file[:, 1]),
+            _look_up(calls.addresses.family, calls.address_row),
+        )
     )  # in the order of Shape
-    words = []
-    remaining = iter(members)
-    for sizes in _COLUMN_BITS:
-        word = np.zeros(len(calls), np.uint64)
+    packed = np.zeros(len(calls), np.uint64)
+    for group, sizes in enumerate(_SHAPE_BITS):
+        word: npt.NDArray[Any] = np.zeros(len(calls), np.uint8 if group else np.uint64)
         for bits in sizes:
-            word <<= np.uint64(bits)
-            word |= np.asarray(next(remaining)).astype(np.uint64)
-        words.append(word)
-    return words
+            word <<= word.dtype.type(bits)
+            word |= next(members).astype(word.dtype)
+        packed <<= np.uint64(sum(sizes))
+        packed |= word
+    return packed
 
 
-def unpack_shape(packed: tuple[int, ...]) -> Shape:
-    """Return the shape that three numbers of `pack_shapes` stand for."""
-    members: list[int] = []
-    for sizes, word in zip(_SHAPE_BITS, packed, strict=True):
-        places = np.cumsum(sizes[::-1])[::-1].tolist()  # each member and those below it
-        members += [word >> place - bits & (1 << bits) - 1 for place, bits in zip(places, sizes, strict=True)]
-    return Shape(*members)
-
-
-def distinct(words: list[npt.NDArray[np.uint64]]) -> tuple[list[tuple[int, ...]], npt.NDArray[np.intp]]:
-    """Return the distinct rows of *words*, columns of one length, and for each row which of these it is."""
-    mixed = np.zeros_like(words[0])
-    for word, factor in zip(words, _MIX, strict=True):
-        mixed = (mixed ^ word) * factor
-        mixed ^= mixed >> np.uint64(32)
-    _, first, which = np.unique(mixed, return_index=True, return_inverse=True)
-    if not all(np.array_equal(word[first][which], word) for word in words):
-        _, first, which = np.unique(np.stack(words, axis=1), axis=0, return_index=True, return_inverse=True)
-        which = which.reshape(-1)
-    return list(zip(*(word[first].tolist() for word in words), strict=True)), which
+def unpack_shape(packed: int) -> Shape:
+    """Return the shape that a number of `pack_shapes` stands for."""
+    sizes = [bits for group in _SHAPE_BITS for bits in group]
+    places = np.cumsum(sizes[::-1])[::-1].tolist()  # each member and those below it
+    return Shape(
+        *(packed >> place - bits & (1 << bits) - 1 for place, bits in zip(places, sizes, strict=True))
+    )

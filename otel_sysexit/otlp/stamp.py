@@ -1,7 +1,7 @@
 """
 Many protobuf messages of a few shapes, made by stamping columns into templates.
 
-The official class serializes one message a shape with marks in the places that vary. The templates are joined in the
+The official class serializes one message a shape with marks in the places that vary (templates.py). The templates are joined in the
 order of the rows (layout.py), and numpy writes each column over its marks in all of them at once, so that the cost hardly depends
 on how many shapes there are. protobuf's own encoder decides the layout, and no message is built for a row. Numbers are
 varints padded to a fixed width (legal protobuf: decoders accept non-canonical varints; proven with the Collector,
@@ -9,19 +9,34 @@ Jaeger, rotel and Tempo).
 """
 
 import os
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 VARINT_WIDTH: Final = 10
 """Bytes of a padded varint that can hold any 64-bit number."""
+LENGTH_WIDTH: Final = 4
+"""Bytes of a length that is written later, a padded varint: up to 256 MiB."""
 
-STAMPS_MAX: Final = 16_384
-_STAMPS_AT_FIRST: Final = 256
-_Key = TypeVar("_Key", bound=Hashable)
+_LOW_BITS: Final = 56
+"""Of a number, those in the first eight bytes of its varint."""
+_SPREADS: Final = tuple(
+    (np.uint64(low), np.uint64(high), np.uint64(shift))
+    for low, high, shift in (
+        (0x0000_0000_0FFF_FFFF, 0x00FF_FFFF_F000_0000, 4),
+        (0x0000_3FFF_0000_3FFF, 0x0FFF_C000_0FFF_C000, 2),
+        (0x007F_007F_007F_007F, 0x3F80_3F80_3F80_3F80, 1),
+    )
+)
+"""Steps that make room for a bit after every seventh: what stays, what moves, by how much."""
+_GOES_ON: Final = 0x8080_8080_8080_8080
+"""That another byte follows, in each of eight bytes."""
+_WHOLE: Final = np.dtype([("low", "<u8"), ("high", "<u2")])
+"""A varint of ten bytes."""
+_FLOOR_LOG2: Final = np.array([max(length.bit_length() - 1, 0) for length in range(1 << 13)], np.uint8)
 
 Column: TypeAlias = Callable[[npt.NDArray[np.intp]], npt.NDArray[np.uint8]]
 """From the indices of calls, intp[k], to what is to be written in theirs: u1[k, width], or more than the width."""
@@ -48,16 +63,22 @@ def marked_number(width: int) -> int:
 
 def encode_varints(values: npt.NDArray[Any], width: int) -> npt.NDArray[np.uint8]:
     """
-    Return u1[n, width]: each of the 64-bit *values* as a varint padded to *width* bytes.
+    Return u1[n, width]: each of the 64-bit *values* as a varint padded to *width* bytes, which is at most 8 or VARINT_WIDTH.
 
     Negative numbers are their two's complement, as protobuf's int64 wants; they need all 10 bytes.
     """
     bits = values.astype(np.uint64) if values.dtype != np.int64 else values.view(np.uint64)
-    out = np.empty((len(bits), width), np.uint8)
-    for index in range(width):
-        out[:, index] = (bits >> np.uint64(7 * index)).astype(np.uint8) | np.uint8(0x80)
-    out[:, width - 1] &= 0x7F if width < VARINT_WIDTH else 0x01
-    return out
+    low = bits
+    for stays, moves, shift in _SPREADS:
+        low = low & stays | (low & moves) << shift
+    if width < VARINT_WIDTH:
+        low |= np.uint64(_GOES_ON ^ 0x80 << 8 * (width - 1))
+        return low.astype("<u8", copy=False).view(np.uint8).reshape(-1, 8)[:, :width]
+    out = np.empty(len(bits), _WHOLE)
+    out["low"] = low | np.uint64(_GOES_ON)
+    high = (bits >> np.uint64(_LOW_BITS)).astype(np.uint16)
+    out["high"] = high & np.uint16(0x7F) | np.uint16(0x80) | high >> np.uint16(7) << np.uint16(8)
+    return out.view(np.uint8).reshape(-1, VARINT_WIDTH)
 
 
 def encode_fixed(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint8]:
@@ -80,66 +101,46 @@ def field(number: int, body: bytes) -> bytes:
     return varint(number << 3 | 2) + varint(len(body)) + body
 
 
-class Stamp:
-    """A serialized message with places to write columns to."""
+class Block:
+    """
+    Bytes that templates begin with: constant ones, and between them the values of columns; all of it is written at once.
 
-    def __init__(self, message: bytes, marks: Mapping[str, Mark], columns: Sequence[str]) -> None:
-        """
-        Find each mark's place in *message*.
+    What lies together is one place in memory to go to. A template may have less of its end.
+    """
 
-        Args:
-            message: The template.
-            marks: By column.
-            columns: The names of all columns; *message* may have no mark for some.
+    def __init__(self, parts: Sequence[bytes | tuple[str, int]]) -> None:
+        """*parts*: constant bytes, or a column's name and its width."""
+        self.skeleton = b"".join(part if isinstance(part, bytes) else bytes(part[1]) for part in parts)
+        """What is constant, with zeros in the place of columns."""
+        widths = [len(part) if isinstance(part, bytes) else part[1] for part in parts]
+        ends = np.cumsum(widths).tolist()
+        self._fields = {
+            part[0]: (end - width, width)
+            for part, width, end in zip(parts, widths, ends, strict=True)
+            if not isinstance(part, bytes)
+        }
 
-        Raises:
-            ValueError: a mark is not in *message* exactly once.
-        """
-        self.message = message
-        self.places = np.zeros((len(columns), 2), np.int64)
-        """i8[columns, 2]: where a column's place begins, and its width; 0 where there is none."""
-        for name, mark in marks.items():
-            if message.count(mark.anchor) != 1:
-                raise ValueError(f"the mark of {name} is in the message {message.count(mark.anchor)} times")
-            end = message.index(mark.anchor) + len(mark.anchor)
-            self.places[columns.index(name)] = (end - mark.width, mark.width)
+    def column(self, columns: Mapping[str, Column]) -> Column:
+        """Return the whole block as a column, made of *columns*."""
+        row_type = np.dtype(
+            {
+                "names": list(self._fields),
+                "formats": [(np.void, width) for _, width in self._fields.values()],
+                "offsets": [start for start, _ in self._fields.values()],
+                "itemsize": len(self.skeleton),
+            }
+        )
 
+        def fill(rows: npt.NDArray[np.intp]) -> npt.NDArray[np.uint8]:
+            out = np.empty((len(rows), len(self.skeleton)), np.uint8)
+            out[:] = np.frombuffer(self.skeleton, np.uint8)
+            lines = out.view(row_type)[:, 0]
+            for name, (_, width) in self._fields.items():
+                values = np.ascontiguousarray(columns[name](rows)[:, :width])
+                lines[name] = values.view((np.void, width))[:, 0]
+            return out
 
-class Stamps:
-    """Templates with the same columns, by what they are templates of; at most *STAMPS_MAX* are kept."""
-
-    def __init__(self, columns: int) -> None:
-        """*columns*: how many they have."""
-        self._index: dict[Hashable, int] = {}
-        self._messages: list[bytes] = []
-        self._places = np.zeros((_STAMPS_AT_FIRST, columns, 2), np.int64)
-
-    def find(self, keys: Sequence[_Key], make: Callable[[_Key], Stamp]) -> "Chosen":
-        """Return the templates of *keys*, distinct ones, those that are new from *make*."""
-        if len(self._messages) > STAMPS_MAX:
-            self._index.clear()
-            self._messages.clear()
-        found = [self._index.get(key, -1) for key in keys]
-        if -1 in found:
-            for at in [at for at, index in enumerate(found) if index < 0]:
-                found[at] = self._add(keys[at], make(keys[at]))
-        return Chosen([self._messages[index] for index in found], self._places.take(found, axis=0))
-
-    def _add(self, key: Hashable, stamp: Stamp) -> int:
-        index = self._index[key] = len(self._messages)
-        self._messages.append(stamp.message)
-        if index == len(self._places):
-            self._places = np.concatenate((self._places, np.zeros_like(self._places)))
-        self._places[index] = stamp.places
-        return index
-
-
-class Chosen(NamedTuple):
-    """Templates that a batch needs, k of them."""
-
-    messages: list[bytes]
-    places: npt.NDArray[np.int64]
-    """i8[k, columns, 2], as `Stamp` has them."""
+        return fill
 
 
 class Rows(NamedTuple):
@@ -162,7 +163,7 @@ def write_columns(
     Args:
         out: Where the messages lie.
         rows: The messages.
-        places: i8[k, columns, 2]: of the templates, as `Stamp` has them.
+        places: i8[k, columns, 2]: of the templates, where a column's place begins, and its width; 0: it has none.
         columns: What to write.
     """
     for index, column in enumerate(columns):
@@ -192,7 +193,60 @@ def _write(
 def write_bytes(out: bytearray, at: npt.NDArray[np.int64], values: npt.NDArray[np.uint8]) -> None:
     """Copy *values*, u1[k, width], to the places *at*, i8[k], in *out*."""
     width = values.shape[1]
-    item = np.dtype((np.void, width))
-    # Every place in *out* where an item can be; the items overlap, those that are written do not.
-    items = np.ndarray(len(out) - width + 1, item, out, strides=(1,))
-    items[at] = np.ascontiguousarray(values).view(item)[:, 0]
+    _items(out, width)[at] = np.ascontiguousarray(values).view((np.void, width))[:, 0]
+
+
+def write_numbers(
+    out: bytearray, rows: Rows, starts: npt.NDArray[np.int64], values: npt.NDArray[np.int64]
+) -> None:
+    """
+    Write several numbers of each message, as varints of VARINT_WIDTH bytes.
+
+    Args:
+        out: Where the messages lie.
+        rows: The messages.
+        starts: i8[k, m]: of the templates, where each number's place begins; 0: it has none.
+        values: i8[calls, m].
+    """
+    used = np.flatnonzero(starts.any(axis=0))
+    if not len(used):
+        return
+    places = starts[:, used].take(rows.which, axis=0).reshape(-1)
+    found = np.flatnonzero(places)
+    row = found // len(used)
+    numbers = values[rows.call.take(row), used.take(found - row * len(used))]
+    write_bytes(out, rows.at.take(row) + places.take(found), encode_varints(numbers, VARINT_WIDTH))
+
+
+def write_texts(
+    out: bytearray,
+    at: npt.NDArray[np.int64],
+    texts: npt.NDArray[np.uint8],
+    begin: npt.NDArray[np.int64],
+    length: npt.NDArray[np.integer[Any]],
+) -> None:
+    """
+    Copy texts, whatever their lengths: each in two pieces, which overlap, whose size is a power of two.
+
+    Args:
+        out: Where to.
+        at: i8[k]: the place of each in *out*.
+        texts: u1[...], contiguous.
+        begin: i8[k]: where in *texts* each begins.
+        length: k, in bytes, less than 2^13; of some it may be 0.
+    """
+    size_log2 = _FLOOR_LOG2.take(length)
+    for log2 in np.flatnonzero(np.bincount(size_log2)).tolist():
+        chosen = np.flatnonzero((size_log2 == log2) & (length > 0))
+        if len(chosen):
+            size = 1 << log2
+            to, items = _items(out, size), _items(texts, size)
+            first_to, first = at.take(chosen), begin.take(chosen)
+            to[first_to] = items[first]
+            to_last = length.take(chosen) - size
+            to[first_to + to_last] = items[first + to_last]
+
+
+def _items(data: bytearray | npt.NDArray[np.uint8], width: int) -> npt.NDArray[np.void]:
+    """Return every place in *data* where an item of *width* bytes can be; they overlap, those that are written must not."""
+    return np.ndarray(len(data) - width + 1, np.dtype((np.void, width)), data, strides=(1,))
