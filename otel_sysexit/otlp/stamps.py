@@ -116,8 +116,8 @@ class Stamps(Generic[_Key]):
         self._numbers: dict[TextField, int] = {}
         self._text_parts = np.zeros(_FIELDS_AT_FIRST, np.intp)
         """intp[fields, lengths]: index in `parts`, and 1 more; 0: not made yet."""
-        self._texts: dict[tuple[int, str], int] = {}
-        """Index in `parts` of fields that are made with their text."""
+        self._texts: dict[int, dict[str, int]] = {}
+        """By number and text: index in `parts` of fields that are made with their text."""
 
     def make_room(self) -> None:
         """Forget everything if it is too much; all that was found before, too."""
@@ -177,13 +177,17 @@ class Stamps(Generic[_Key]):
             found = self._text_parts[fields, length]
         return found - 1
 
-    def part_with_text(self, number: int, text: str) -> int:
-        """Return the index in `parts` of a field, which has a *number*, with a text in it."""
-        known = self._texts.get((number, text))
-        if known is None:
-            known = self.parts.add(self._serialize(self._known[number - 1], text))
-            self._texts[number, text] = known
-        return known
+    def parts_with_texts(self, number: int, texts: Sequence[str]) -> list[int]:
+        """Return the indices in `parts` of a field, which has a *number*, with each of *texts* in it."""
+        known = self._texts.setdefault(number, {})
+        found = [known.get(text, 0) for text in texts]
+        if not all(found):
+            for at in [at for at, part in enumerate(found) if not part]:
+                text = texts[at]
+                if text not in known:
+                    known[text] = self.parts.add(self._serialize(self._known[number - 1], text))
+                found[at] = known[text]
+        return found
 
     def words_after(self) -> npt.NDArray[np.int64]:
         """Return i8[fields]: how many bytes follow the text in each field."""

@@ -69,12 +69,17 @@ def test_a_field_is_made_for_each_length(stamps):
     assert stamps.words_after()[fields].tolist() == [1, 1, 1]
 
 
-def test_a_part_can_have_its_text(stamps):
-    """Made once for a text."""
+def test_parts_can_have_their_texts(stamps):
+    """One is made for each text."""
     number = int(stamps.choose(stamps.find_shapes(np.array([7], np.uint64), make)).fields[0, 0])
+    parts = [stamps.parts_with_texts(number, texts) for texts in (["main", "io", "main"], ["io"])]
 
-    assert stamps.parts[stamps.part_with_text(number, "main")] == b"[a:main!]"
-    assert stamps.part_with_text(number, "main") == stamps.part_with_text(number, "main")
+    assert [[stamps.parts[part] for part in found] for found in parts] == [
+        [b"[a:main!]", b"[a:io!]", b"[a:main!]"],
+        [b"[a:io!]"],
+    ]
+    assert parts[0][0] == parts[0][2]
+    assert parts[1] == [parts[0][1]]
 
 
 def test_too_many_are_forgotten(stamps, monkeypatch):
