@@ -165,6 +165,47 @@ static __always_inline u8 fill_arguments(struct call_record *record, struct slot
 }
 
 /*
+ * Room in the ring of this CPU's group: a ring's lock is taken for each record,
+ * by all that write to it. The CPU stays the same until the end of the program.
+ */
+static __always_inline struct call_record *reserve_record(void)
+{
+#if CALLS_RINGS > 1
+	switch (bpf_get_smp_processor_id() / CPUS_A_RING) {
+#if CALLS_RINGS > 1
+	case 1:
+		return calls_1.ringbuf_reserve(sizeof(struct call_record));
+#endif
+#if CALLS_RINGS > 2
+	case 2:
+		return calls_2.ringbuf_reserve(sizeof(struct call_record));
+#endif
+#if CALLS_RINGS > 3
+	case 3:
+		return calls_3.ringbuf_reserve(sizeof(struct call_record));
+#endif
+#if CALLS_RINGS > 4
+	case 4:
+		return calls_4.ringbuf_reserve(sizeof(struct call_record));
+#endif
+#if CALLS_RINGS > 5
+	case 5:
+		return calls_5.ringbuf_reserve(sizeof(struct call_record));
+#endif
+#if CALLS_RINGS > 6
+	case 6:
+		return calls_6.ringbuf_reserve(sizeof(struct call_record));
+#endif
+#if CALLS_RINGS > 7
+	case 7:
+		return calls_7.ringbuf_reserve(sizeof(struct call_record));
+#endif
+	}
+#endif
+	return calls.ringbuf_reserve(sizeof(struct call_record));
+}
+
+/*
  * The last steps for a finished call: filters by outcome, sampling, the record.
  * Each way out is counted, so that the ledger adds up.
  */
@@ -179,7 +220,7 @@ static __always_inline void emit_call(struct slot *slot, struct finished *call)
 	threshold = sample_finished(slot, call);
 	if (threshold == IS_REFUSED)	/* sampled out: counted there */
 		return;
-	record = calls.ringbuf_reserve(sizeof(struct call_record));
+	record = reserve_record();
 	if (!record) {
 		count_call(call, LEDGER_DROPPED_RING_FULL);
 		return;

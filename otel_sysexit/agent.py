@@ -55,6 +55,8 @@ _TOTALS_SECONDS: Final = 1.0
 """How old the figures may be that windows say of calls that are not in them."""
 _ROUND_CALLS_MAX: Final = 4_096
 """Calls in one batch: what is worked on at once decides the agent's memory."""
+_NEARLY_FULL: Final = 7 / 8
+"""Of a ring: what cannot be delivered is given up from then on."""
 _EAGER_PROCESSES_MAX: Final = 256
 """As many processes are looked up in /proc before anything is read."""
 _INITIAL_PID_NAMESPACE: Final = 0xEFFFFFFC
@@ -130,7 +132,8 @@ class Agent:
             self._rate = RateKeeper(capture, self._config.max_rate, threshold_of(self._config.sample))
         # Edge-triggered: without, epoll would report records that were put there without a wake-up, and each poll
         # would bring a small batch.
-        self._poll.register(capture.calls_fd, select.EPOLLIN | select.EPOLLET)
+        for fd in capture.calls_fds:
+            self.watch(fd)
 
     @property
     def capture(self) -> Capture:
@@ -203,7 +206,7 @@ class Agent:
     def _round(self) -> int:
         """Read what is there and pass it on; return how many calls that were."""
         capture = self.capture
-        if capture.calls.is_nearly_full() and self._sinks.is_stalled():
+        if capture.calls.share_used() > _NEARLY_FULL and self._sinks.is_stalled():
             self._shed()
         calls = self.reader.read(min(self._sinks.room(), _ROUND_CALLS_MAX))
         self._pass_on(calls, capture.calls.consumed)

@@ -91,6 +91,8 @@ class Config:
     stuck_after_ns: int = 0
     """0: never."""
     ring_bytes: int = RING_BYTES["attach"]
+    rings: int = 0
+    """For calls; 0: as many as are good for the CPUs that there are."""
     flush_timeout_ns: int = 5 * 10**9
     bcc_python: str | None = None
     cache_dir: str | None = None

@@ -92,10 +92,9 @@ class RateKeeper:
 
     def keep(self) -> None:
         """Look, if it is time to."""
-        ring = self._capture.calls
         now = time.monotonic()
         seconds = now - self._looked_at
-        ring_share = (ring.produced - ring.consumed) / ring.size
+        ring_share = self._capture.calls.share_used()
         if seconds < (PRESSED_LOOK_SECONDS if ring_share > RING_PRESSED else LOOK_SECONDS):
             return
         sampled_out = self._capture.ledger()[Ledger.SAMPLED_OUT]

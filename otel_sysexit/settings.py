@@ -75,6 +75,18 @@ def parse_ring_bytes(text: str) -> int:
     return size
 
 
+def parse_rings(text: str) -> int:
+    """
+    Return a number of rings, 1 to 8.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if not re.fullmatch("[1-8]", text):
+        raise ValueError(f"{text!r} is no number from 1 to 8")
+    return int(text)
+
+
 def parse_probability(text: str) -> float:
     """
     Return a probability such as `1/100`, `0.01`.
@@ -270,6 +282,7 @@ SETTINGS: Final = (
     Setting("trace_context_map", parse_context_map, f"Pinned map in which OpenTelemetry eBPF Instrumentation says which span each thread is in: calls go below it. auto: {DEFAULT_PATH}, if it is there; none: they do not.", "PATH", "auto"),
     Setting("stuck_after_ns", parse_duration_ns, "Report each call that has not returned after this long, and again at twice, four times, ...", "DURATION", "never", option="stuck-after"),
     Setting("ring_bytes", parse_ring_bytes, "Buffer for calls between kernel and agent, a power of two.", "SIZE", "64MiB; attach: 16MiB", option="ring-size"),
+    Setting("rings", parse_rings, "Buffers that CPUs write calls to in groups, 1 to 8; each has its part of that size.", "NUMBER", "one for 16 CPUs"),
     Setting("flush_timeout_ns", parse_duration_ns, "After the end, how long to wait while nothing can be delivered.", "DURATION", "5s", option="flush-timeout"),
     Setting("bcc_python", str, "Python interpreter that has bcc.", "FILE", "this one, else /usr/bin/python3"),
     Setting("cache_dir", parse_cache_dir, "Where compiled programs are kept, for a faster next start; off: nowhere.", "DIR", "/var/cache/otel-sysexit; without root: below XDG_CACHE_HOME, else ~/.cache", option="cache"),

@@ -92,6 +92,8 @@ def make_request(config: Config, chosen: Targets, context_map: int | None = None
     """Return what *config* asks of the kernel side, for the threads that are *chosen*, with the map found by `find_context_map`."""
     return Request(
         calls_bytes=config.ring_bytes,
+        cpus=os.cpu_count() or 1,
+        calls_rings_max=config.rings,
         syscall_table=kernel_table(config.syscalls),
         has_set=config.syscalls is not None,
         wants_unknown=config.syscalls is None or config.syscalls.includes_unknown,

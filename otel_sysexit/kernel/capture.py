@@ -1,7 +1,7 @@
 """
 The agent's side of the kernel: take over rings, maps and links, tell who is a target, read the ledger.
 
-In: a `Request` and the descriptors that the loader has handed over. Out: five rings (calls, strings, files, tasks, exec strings) and the ledger.
+In: a `Request` and the descriptors that the loader has handed over. Out: rings (of calls, strings, files, tasks, exec strings) and the ledger.
 """
 
 import os
@@ -15,10 +15,11 @@ import numpy.typing as npt
 
 from otel_sysexit.errors import AgentError
 from otel_sysexit.kernel import records
-from otel_sysexit.kernel.loader import LINKS, MAPS
+from otel_sysexit.kernel.loader import LINKS, handed_over
 from otel_sysexit.kernel.maps import Map, possible_cpus, wait_for_running_programs
 from otel_sysexit.kernel.request import TASKS_BYTES, Request
 from otel_sysexit.kernel.ring import Ring
+from otel_sysexit.kernel.rings import Rings
 from otel_sysexit.kernel.slots import Slots
 
 
@@ -30,14 +31,14 @@ class Capture:
     """
 
     def __init__(self, request: Request, fds: Sequence[int]) -> None:
-        """Take over the descriptors of `MAPS`, of `LINKS`, and of the programs of `LINKS`."""
-        maps = dict(zip(MAPS, fds[: len(MAPS)], strict=True))
-        self._links = dict(zip(LINKS, fds[len(MAPS) : -len(LINKS)], strict=True))
+        """Take over the descriptors of the maps that are handed over, of `LINKS`, and of the programs of `LINKS`."""
+        names = handed_over(request)
+        maps = dict(zip(names, fds[: len(names)], strict=True))
+        self._links = dict(zip(LINKS, fds[len(names) : -len(LINKS)], strict=True))
         self._programs = fds[-len(LINKS) :]
-        self.calls_fd = maps["calls"]
-        self.calls = Ring.from_fd(
-            maps["calls"], request.calls_bytes, records.call_dtype(has_span=request.has_spans)
-        )
+        self.calls_fds = [maps[name] for name in request.calls_rings]
+        dtype = records.call_dtype(has_span=request.has_spans)
+        self.calls = Rings([Ring.from_fd(fd, request.calls_ring_bytes, dtype) for fd in self.calls_fds])
         self.string_dtype = records.string_dtype(request.string_limit)
         self.strings = Ring.from_fd(maps["strings"], request.strings_bytes, self.string_dtype)
         self.tasks = Ring.from_fd(maps["tasks"], TASKS_BYTES, records.TASK)

@@ -35,8 +35,9 @@ _PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
 PACKAGE: Final = Path(__file__).parents[1]
 MAPS: Final = (
     *("pending", "pending_owners", "pending_others", "selection", "rate"),
-    *("calls", "strings", "tasks", "exec_strings", "files", "ledger", "is_closing"),
+    *("strings", "tasks", "exec_strings", "files", "ledger", "is_closing"),
 )
+"""Those that are handed over, beside the rings of calls."""
 # In the order of attaching: whatever ends a call or a thread first, sys_enter last, so that no enter is seen
 # whose exit could be missed.
 LINKS: Final = (
@@ -73,9 +74,14 @@ def find_bpf_dir(package: Path = PACKAGE) -> Path:
     raise LoadError("no-sources", f"the BPF sources are missing from {package}: reinstall otel-sysexit")
 
 
+def handed_over(request: "Request") -> list[str]:
+    """Return the names of the maps that the agent gets, in order."""
+    return [*MAPS, *request.calls_rings]
+
+
 def load(request: "Request") -> list[int]:
     """
-    Load and attach; return the descriptors of `MAPS`, of `LINKS`, and of the programs of `LINKS`.
+    Load and attach; return the descriptors of the maps that are `handed_over`, of `LINKS`, and of the programs of `LINKS`.
 
     Raises:
         LoadError: it was in vain, with the reason.
@@ -85,7 +91,11 @@ def load(request: "Request") -> list[int]:
     compiled, maps, programs = load_kept_or_new(request, str(find_bpf_dir()))
     for name, (keys, values, count) in request.contents().items():
         fill(maps[name], keys, values, count)
-    return [*(maps[name] for name in MAPS), *attach_all(compiled, programs), *programs.values()]
+    return [
+        *(maps[name] for name in handed_over(request)),
+        *attach_all(compiled, programs),
+        *programs.values(),
+    ]
 
 
 def load_kept_or_new(request: "Request", bpf_dir: str) -> tuple[Object, dict[str, int], dict[str, int]]:

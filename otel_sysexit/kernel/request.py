@@ -25,6 +25,10 @@ from otel_sysexit.kernel.records import (
 PAGE_SIZE: Final = os.sysconf("SC_PAGESIZE")
 TASKS_BYTES: Final = 4 << 20
 """Size of the rings of tasks, exec strings and files."""
+CALLS_RINGS_MAX: Final = 8
+"""As many as bpf/base.bpf.c has."""
+CPUS_A_RING: Final = 16
+"""On how many CPUs a ring's lock is still cheap: see docs/overhead.md."""
 PENDING_PLACES: Final = 32_768
 """As many as there are thread ids where pid_max has its default; a power of two."""
 PENDING_OTHERS: Final = 32_768
@@ -63,9 +67,13 @@ class Request:
     """Everything that was asked of the kernel side."""
 
     calls_bytes: int
-    """Size of the ring of calls: a power of two, at least a page."""
+    """Size of the rings of calls together: a power of two, at least a page."""
     syscall_table: npt.NDArray[np.uint32]
     """u4[ABI_COUNT * NR_LIMIT]: entries as drawn in bpf/records.h."""
+    cpus: int = 1
+    """How many there are."""
+    calls_rings_max: int = 0
+    """How many rings of calls they are to share, at most CALLS_RINGS_MAX; 0: as many as are good for so many CPUs."""
     has_set: bool = False
     """Whether calls not marked in the table are left out."""
     wants_unknown: bool = True
@@ -111,6 +119,23 @@ class Request:
         return {} if self.current_spans_fd is None else {"current_spans": self.current_spans_fd}
 
     @property
+    def cpus_a_ring(self) -> int:
+        """How many CPUs write to one ring of calls."""
+        rings = self.calls_rings_max or min(-(-self.cpus // CPUS_A_RING), CALLS_RINGS_MAX)
+        return -(-self.cpus // rings)
+
+    @property
+    def calls_rings(self) -> list[str]:
+        """Names of the rings of calls."""
+        return ["calls", *(f"calls_{index}" for index in range(1, -(-self.cpus // self.cpus_a_ring)))]
+
+    @property
+    def calls_ring_bytes(self) -> int:
+        """Size of each of them: a power of two."""
+        share = max(self.calls_bytes // len(self.calls_rings), PAGE_SIZE)
+        return 1 << share.bit_length() - 1
+
+    @property
     def strings_bytes(self) -> int:
         """Size of the ring of strings: enough when one call in five has a path."""
         return max(self.calls_bytes // 2, PAGE_SIZE)
@@ -132,6 +157,8 @@ class Request:
             flags.append("-DCGROUPS")
         if self.cgroup_subsystem:
             flags.append(f"-DCGROUP_SUBSYSTEM={self.cgroup_subsystem}")
+        if len(self.calls_rings) > 1:
+            flags += [f"-DCALLS_RINGS={len(self.calls_rings)}", f"-DCPUS_A_RING={self.cpus_a_ring}"]
         if self.has_set:
             flags += ["-DSYSCALL_SET", f"-DWANT_UNKNOWN={int(self.wants_unknown)}"]
         if self.min_duration is not None:
@@ -153,7 +180,8 @@ class Request:
     def sizes(self) -> dict[str, int]:
         """Return by name of a map how large it is: bytes of a ring, elements of others; those that bpf/ leaves open."""
         rings = dict.fromkeys(("tasks", "exec_strings", "files"), TASKS_BYTES)
-        rings |= {"calls": self.calls_bytes, "strings": self.strings_bytes}
+        rings |= dict.fromkeys(self.calls_rings, self.calls_ring_bytes)
+        rings["strings"] = self.strings_bytes
         return {**rings, "pending_others": self.pending_others}
 
     def contents(self) -> dict[str, tuple[bytes, bytes, int]]:

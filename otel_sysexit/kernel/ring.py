@@ -107,9 +107,9 @@ class Ring:
         """Return how many records were reserved and not read yet, committed or not."""
         return (self.produced - self.consumed) // self._stride
 
-    def is_nearly_full(self) -> bool:
-        """Whether less than an eighth of it is free."""
-        return self.produced - self.consumed > self.size // 8 * 7
+    def share_used(self) -> float:
+        """Return how full it is, 0 to 1."""
+        return (self.produced - self.consumed) / self.size
 
     def read(self, limit: int) -> npt.NDArray[Any]:
         """

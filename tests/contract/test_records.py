@@ -16,7 +16,7 @@ from otel_sysexit.attributes import AttributeSelection
 from otel_sysexit.cgroups import Cgroup
 from otel_sysexit.config import Config
 from otel_sysexit.kernel import compiler, loader, macros, records
-from otel_sysexit.kernel.request import Request
+from otel_sysexit.kernel.request import CALLS_RINGS_MAX, Request
 from otel_sysexit.settings import STRING_LIMIT_MAX, STRING_LIMIT_MIN
 from otel_sysexit.startup import make_request
 from otel_sysexit.targets import Targets
@@ -309,7 +309,8 @@ def everything_asked_for() -> list[Request]:
     )
     chosen = Targets(criteria, criteria, follows_children=False)
     of_spans = replace(make_request(Config(max_rate=5), Targets(is_all=True)), current_spans_fd=0)
-    return [make_request(config, chosen), of_spans]
+    of_rings = replace(of_spans, cpus=2, calls_rings_max=2)
+    return [make_request(config, chosen), of_spans, of_rings]
 
 
 def choices_in_c() -> set[str]:
@@ -351,7 +352,9 @@ def test_every_offset_that_the_loader_finds_is_used():
 def test_every_map_and_program_that_the_loader_names_exists():
     """The loader asks for maps and programs that the BPF sources define."""
     code = _code(SOURCES)
-    maps = [name for name in loader.MAPS if not re.search(rf"^BPF_\w+\((.* )?{name},", code, re.MULTILINE)]
+    rings = Request(0, np.zeros(0, np.uint32), cpus=8, calls_rings_max=CALLS_RINGS_MAX)
+    names = loader.handed_over(rings)
+    maps = [name for name in names if not re.search(rf"^BPF_\w+\((.* )?{name},", code, re.MULTILINE)]
     programs = [name for name in loader.LINKS if f"int on_{name}(" not in code]
 
     assert (maps, programs) == ([], [])

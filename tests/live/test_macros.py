@@ -72,6 +72,7 @@ def string_requests() -> Iterator[Request]:
     )
     yield from requests(has_set=(True,), wants_unknown=(False, True))
     yield from requests(cgroup_subsystem=("", "memory"))
+    yield from requests(cpus=(8,), calls_rings_max=(2, 3, 8), args=(0, 2))
 
 
 def span_requests() -> Iterator[Request]:

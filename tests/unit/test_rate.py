@@ -155,11 +155,13 @@ def test_the_kernel_side_has_room_for_chance():
 
 @dataclass
 class FakeRing:
-    """A ring with so much in it."""
+    """Rings with so much in them."""
 
-    produced: int = 0
-    consumed: int = 0
-    size: int = 1 << 20
+    share: float = 0.0
+
+    def share_used(self) -> float:
+        """Return how full the fullest is."""
+        return self.share
 
 
 @dataclass
@@ -212,7 +214,7 @@ def test_a_look_comes_once_a_second(clock):
 
     assert len(capture.words) == 1 + 2
 
-    capture.calls.produced = capture.calls.size // 2
+    capture.calls.share = 0.5
     for _ in range(32):
         clock[0] += 1 / 16
         keeper.keep()

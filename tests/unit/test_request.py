@@ -124,6 +124,37 @@ def test_rings_have_sizes_that_the_kernel_takes(calls_bytes):
     assert [size for size in rings if size < mmap.PAGESIZE or size & (size - 1)] == []
 
 
+@pytest.mark.parametrize(
+    ("cpus", "rings_max", "rings"),
+    [
+        (1, 0, 1),
+        (16, 0, 1),
+        (17, 0, 2),
+        (64, 0, 4),
+        (1024, 0, 8),
+        (2, 2, 2),
+        (2, 8, 2),
+        (64, 1, 1),
+        (10, 4, 4),
+    ],
+)
+def test_cpus_share_rings_in_groups(cpus, rings_max, rings):
+    """One for 16 CPUs, or as many as are wanted, but none without a CPU; each CPU's group has one."""
+    request = make_request(cpus=cpus, calls_rings_max=rings_max, calls_bytes=1 << 20)
+    names = request.calls_rings
+
+    assert len(names) == rings
+    assert (cpus - 1) // request.cpus_a_ring == rings - 1
+    assert [request.sizes()[name] for name in names] == [request.calls_ring_bytes] * rings
+    assert (1 << 20) // (2 * rings) < request.calls_ring_bytes <= (1 << 20) // rings
+
+
+def test_a_single_ring_is_no_macro():
+    """What is not asked for costs nothing."""
+    assert macros(make_request(cpus=16)) == macros(make_request())
+    assert macros(make_request(cpus=17)) == macros(make_request()) | {"CALLS_RINGS": "2", "CPUS_A_RING": "9"}
+
+
 def test_with_all_more_threads_have_slots():
     """There is room for those whose place is taken: more when every thread of the host is a target."""
     for macros_, room in ((), PENDING_OTHERS), (("-DSELECT_ALL",), PENDING_OTHERS_ALL):
