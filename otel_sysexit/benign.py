@@ -49,6 +49,8 @@ class BenignErrors:
         benign = self._everywhere[codes]
         for pattern, number in self._by_name:
             rows = np.flatnonzero(codes == number)
+            if not len(rows):
+                continue
             for index in np.unique(kind[rows]).tolist():
                 if fnmatch.fnmatchcase(kinds[index].restarts or kinds[index].name, pattern):
                     benign[rows[kind[rows] == index]] = True

@@ -24,8 +24,9 @@ from otel_sysexit.strings import Strings
 from otel_sysexit.syscalls import X32_BIT, Abi, Kinds, convert_arguments
 from otel_sysexit.texts import Texts
 
-_INTERRUPTIONS: Final = np.array([-512, -513, -514, -516], np.int64)
-_SIGRETURNS: Final = frozenset({"rt_sigreturn", "sigreturn"})
+_ERRNO_MAX: Final = 4_095
+_IS_INTERRUPTION: Final = np.isin(np.arange(_ERRNO_MAX + 1), (512, 513, 514, 516))
+"""By errno."""
 
 
 class Outcome(enum.IntEnum):
@@ -166,19 +167,18 @@ class Decoder:
         """
         kind = self.kinds.index(calls["abi"], calls["nr"], calls["restarted_nr"])
         ret = np.ascontiguousarray(calls["ret"])
-        flags = calls["kind_flags"]
+        flags = np.ascontiguousarray(calls["kind_flags"])
         call_kind = flags & 0x0F
-        is_executed = call_kind != records.CallKind.NOT_EXECUTED
-        outcome, codes = self._judge(calls, kind)
+        outcome, codes = self._judge(calls, ret, call_kind, kind)
         texts = self.strings.join(calls)
-        file_row, files = self.files.find(np.ascontiguousarray(calls["files"]))
+        file_row, files = self.files.find(records.copy_field(calls, "files"))
         has_args = (flags & records.HAS_ARGS) != 0
-        args = convert_arguments(np.ascontiguousarray(calls["args"]), self.kinds.forms(kind))
-        start_ns, duration_ns = calls["start_ns"], calls["duration_ns"]
+        args = convert_arguments(records.copy_field(calls, "args"), self.kinds.forms(kind))
+        start_ns, duration_ns = calls["start_ns"], np.ascontiguousarray(calls["duration_ns"])
         offset_ns = np.uint64(self.clock.offset_ns() % 2**64)  # negative on a host whose clock is not set yet
         return Calls(
             start_unix_ns=start_ns + offset_ns,
-            duration_ns=np.ascontiguousarray(duration_ns),
+            duration_ns=duration_ns,
             end_boot_ns=start_ns + duration_ns,
             tgid=np.ascontiguousarray(calls["tgid"]),
             tid=np.ascontiguousarray(calls["tid"]),
@@ -188,7 +188,7 @@ class Decoder:
             argument_text=self._index_texts(kind, args, has_args),
             kind=kind,
             outcome=outcome,
-            is_executed=is_executed,
+            is_executed=call_kind != records.CallKind.NOT_EXECUTED,
             errno=codes,
             threshold=np.ascontiguousarray(calls["threshold"]),
             path_row=texts.path_row,
@@ -205,38 +205,47 @@ class Decoder:
     def _index_texts(
         self, kind: npt.NDArray[np.uint16], args: npt.NDArray[np.int64], has_args: npt.NDArray[np.bool_]
     ) -> npt.NDArray[np.uint16]:
+        if self._has_argument_texts and has_args.all():
+            return self._argument_texts.index(kind, args, self.kinds)
         index = np.zeros(len(kind), np.uint16)
-        if self._has_argument_texts and len(kind):
-            index[has_args] = self._argument_texts.index(kind[has_args], args[has_args], self.kinds)
+        rows = np.flatnonzero(has_args)
+        if self._has_argument_texts and len(rows):
+            index[rows] = self._argument_texts.index(kind.take(rows), args.take(rows, axis=0), self.kinds)
         return index
 
     def _judge(
-        self, calls: npt.NDArray[Any], kind: npt.NDArray[np.uint16]
+        self,
+        calls: npt.NDArray[Any],
+        ret: npt.NDArray[np.int64],
+        call_kind: npt.NDArray[Any],
+        kind: npt.NDArray[np.uint16],
     ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint16]]:
         """Return the outcome and the errno of each call."""
-        ret, call_kind = calls["ret"], calls["kind_flags"] & 0x0F
-        has_failed = (ret < 0) & (ret >= -4095)
-        outcome = np.where(has_failed, np.uint8(Outcome.FAILED), np.uint8(Outcome.SUCCEEDED))
-        outcome[np.isin(ret, _INTERRUPTIONS)] = Outcome.INTERRUPTED
-        is_trapped = (call_kind == records.CallKind.NOT_EXECUTED) & _may_be_rolled_back(calls, ret)
-        outcome[self._has_no_value(kind) | is_trapped] = Outcome.NO_VALUE
-        outcome[call_kind == records.CallKind.NEVER_RETURNED] = Outcome.NO_RETURN
-        codes = np.where(outcome == Outcome.FAILED, -ret, 0).astype(np.uint16)
-        is_benign = (outcome == Outcome.FAILED) & self._benign_errors.match(codes, kind, self.kinds)
-        outcome[is_benign] = Outcome.BENIGN
+        outcome = np.zeros(len(calls), np.uint8)  # Outcome.SUCCEEDED
+        codes = np.zeros(len(calls), np.uint16)
+        failed = np.flatnonzero(ret < 0)
+        failed = failed[ret[failed] >= -_ERRNO_MAX]
+        errno = -ret[failed]
+        outcome[failed] = np.where(_IS_INTERRUPTION[errno], Outcome.INTERRUPTED, Outcome.FAILED)
+        outcome[self.kinds.have_no_value(kind)] = Outcome.NO_VALUE
+        if call_kind.any():
+            skipped = np.flatnonzero(call_kind == records.CallKind.NOT_EXECUTED)
+            outcome[skipped[_may_be_rolled_back(calls[skipped])]] = Outcome.NO_VALUE
+            outcome[call_kind == records.CallKind.NEVER_RETURNED] = Outcome.NO_RETURN
+        has_failed = outcome[failed] == Outcome.FAILED
+        failed = failed[has_failed]
+        codes[failed] = errno[has_failed]
+        is_benign = self._benign_errors.match(codes[failed], kind[failed], self.kinds)
+        outcome[failed[is_benign]] = Outcome.BENIGN
         return outcome, codes
 
-    def _has_no_value(self, kind: npt.NDArray[np.uint16]) -> npt.NDArray[np.bool_]:
-        found = [index for index in np.unique(kind).tolist() if self.kinds[index].name in _SIGRETURNS]
-        return np.isin(kind, np.array(found, np.uint16))
 
-
-def _may_be_rolled_back(calls: npt.NDArray[Any], ret: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+def _may_be_rolled_back(calls: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
     """
-    Return where *ret* may be what its register held before the call: where seccomp traps a call, the kernel puts it back.
+    Return where the result of *calls* (dtype CALL) may be what its register held before the call: where seccomp traps a call, the kernel puts it back.
 
     On x86 the number has one register with the result, on arm the first argument.
     """
     given_nr = np.where(calls["abi"] == Abi.X32, calls["nr"] | X32_BIT, calls["nr"])
     is_arm = np.isin(calls["abi"], (Abi.AARCH64, Abi.ARM))
-    return np.asarray(ret == np.where(is_arm, calls["args"][:, 0].astype(np.int64), given_nr))
+    return np.asarray(calls["ret"] == np.where(is_arm, calls["args"][:, 0].astype(np.int64), given_nr))

@@ -9,6 +9,7 @@ import enum
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 VERSION = 4
 STRING_LIMIT_DEFAULT = 256
@@ -47,6 +48,13 @@ def call_dtype(*, has_span: bool = False) -> np.dtype[Any]:
 
 
 CALL = call_dtype()
+
+
+def copy_field(rows: npt.NDArray[Any], name: str) -> npt.NDArray[Any]:
+    """Return a field of *rows* that is an array itself, contiguous: a copy made a row at a time, not a number at a time."""
+    dtype, offset = rows.dtype.fields[name][:2]  # type: ignore[index]
+    whole = np.ascontiguousarray(rows.getfield(np.dtype((np.void, dtype.itemsize)), offset))
+    return whole.view(dtype.base).reshape(len(rows), *dtype.shape)
 
 
 def string_dtype(limit: int = STRING_LIMIT_DEFAULT) -> np.dtype[Any]:

@@ -363,3 +363,13 @@ def test_every_map_and_program_that_the_loader_names_exists():
 def _code(text: str) -> str:
     """Return C text without its comments."""
     return re.sub(r"/\*.*?\*/", "", text, flags=re.DOTALL)
+
+
+@pytest.mark.parametrize("name", ["args", "files"])
+def test_a_copied_field_is_the_field(name: str) -> None:
+    """Its values, type and shape are those of the records, one behind the other."""
+    calls = np.frombuffer(bytes(range(224)), records.CALL)
+    field = records.copy_field(calls, name)
+    assert field.flags.c_contiguous
+    assert field.dtype == calls[name].dtype
+    np.testing.assert_array_equal(field, calls[name])
