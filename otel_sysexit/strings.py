@@ -19,6 +19,7 @@ _SLACK: Final = 1_024
 _EXEC_PATHS_MAX: Final = 4_096
 _ROLES: Final = (records.StringRole.FIRST_PATH, records.StringRole.SECOND_PATH, records.StringRole.ADDRESS)
 _STRINGS_A_CALL_MAX: Final = 2
+_NONE: Final = np.empty(0, np.intp)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,44 +131,42 @@ class Strings:
 
     def join(self, calls: npt.NDArray[Any]) -> CallTexts:
         """Find the strings of each of *calls* (dtype CALL) by number; keep what only later calls can ask for."""
-        found = np.full((len(calls), len(_ROLES)), -1, np.int32)
-        kept = np.concatenate((self._exec_paths, self._strings)) if len(self._exec_paths) else self._strings
-        if not len(kept):
-            return CallTexts(found[:, :2], NO_TEXTS, found[:, 2], NO_ADDRESSES)
-        rows = np.flatnonzero(calls["kind_flags"] & records.HAS_STRING)
-        wanted, have = _keys(calls[rows], "string_"), _keys(kept)
-        is_used = np.zeros(len(kept), np.bool_)
-        for column, role in enumerate(_ROLES):
-            candidates = np.flatnonzero(kept["role"] == role)
-            if not len(candidates) or not len(wanted):
-                continue
-            order = candidates[np.argsort(have[candidates], kind="stable")]
-            # The last of equal ones: a thread's id, by which execs are named, may have been another's before.
-            at = (np.searchsorted(have[order], wanted, side="right") - 1).clip(min=0)
-            matches = have[order[at]] == wanted
-            found[rows[matches], column] = order[at[matches]]
-            is_used[order[at[matches]]] = True
-        path_row, paths = self._take(
-            kept, found[:, :2], is_used & (kept["role"] != records.StringRole.ADDRESS)
-        )
-        used = np.flatnonzero(is_used & (kept["role"] == records.StringRole.ADDRESS) & (kept["length"] >= 0))
-        row_of_used, addresses = make_addresses(kept[used])
-        renumber = np.full(len(kept) + 1, -1, np.int32)
-        renumber[used] = row_of_used
-        first = len(self._exec_paths)
-        self._exec_paths = self._exec_paths[~is_used[:first]]
-        self._strings = self._strings[~is_used[first:]]
-        self._forget_older(calls[rows])
-        return CallTexts(path_row, paths, renumber[found[:, 2]], addresses)
+        path_row = np.full((len(calls), 2), -1, np.int32)
+        address_row = np.full(len(calls), -1, np.int32)
+        rows = np.flatnonzero((calls["kind_flags"] & records.HAS_STRING) != 0)
+        if not len(rows) or not (len(self._strings) or len(self._exec_paths)):
+            return CallTexts(path_row, NO_TEXTS, address_row, NO_ADDRESSES)
+        calls = calls.take(rows)
+        wanted = _keys(calls, "string_")
+        asked = np.flatnonzero(np.isin(_keys(self._exec_paths), wanted)) if len(self._exec_paths) else _NONE
+        kept = np.concatenate((self._exec_paths[asked], self._strings)) if len(asked) else self._strings
+        role_of, is_used = np.ascontiguousarray(kept["role"]), np.zeros(len(kept), np.bool_)
+        have = _keys(kept)
+        found = [_find(have, role_of == role, wanted) for role in _ROLES]
+        for _, at in found:
+            is_used[at] = True
+        is_given = is_used & (kept["length"] >= 0)
+        is_address = role_of == records.StringRole.ADDRESS
+        row_of = np.full(len(kept), -1, np.int32)
+        used = np.flatnonzero(is_given & ~is_address)
+        row_of[used] = np.arange(len(used))
+        paths = make_texts(kept if len(used) == len(kept) else kept.take(used), self._limit)
+        addresses = NO_ADDRESSES
+        if len(found[2][1]):
+            used = np.flatnonzero(is_given & is_address)
+            row_of[used], addresses = make_addresses(kept.take(used))
+        for row, (named, at) in zip((*path_row.T, address_row), found, strict=True):
+            row[rows[named]] = row_of.take(at)
+        self._drop(asked, is_used)
+        self._forget_older(calls)
+        return CallTexts(path_row, paths, address_row, addresses)
 
-    def _take(
-        self, kept: npt.NDArray[Any], found: npt.NDArray[np.int32], is_used: npt.NDArray[np.bool_]
-    ) -> tuple[npt.NDArray[np.int32], Texts]:
-        """Return the texts of the used rows of *kept*, and *found* as rows of these; -1 where one could not be read."""
-        used = np.flatnonzero(is_used & (kept["length"] >= 0))
-        renumber = np.full(len(kept) + 1, -1, np.int32)
-        renumber[used] = np.arange(len(used))
-        return renumber[found], make_texts(kept[used], self._limit)
+    def _drop(self, asked: npt.NDArray[np.intp], is_used: npt.NDArray[np.bool_]) -> None:
+        """Forget what was used of the paths of execs at *asked*, and of the strings."""
+        used = asked[is_used[: len(asked)]]
+        if len(used):
+            self._exec_paths = np.delete(self._exec_paths, used)
+        self._strings = self._strings.take(np.flatnonzero(~is_used[len(asked) :]))
 
     def _forget_older(self, calls: npt.NDArray[Any]) -> None:
         """Drop strings that nobody will ask for: on a CPU calls come in the order of their strings."""
@@ -188,6 +187,22 @@ def _split_argv(raw: bytes, *, is_cut: bool) -> tuple[str, ...]:
         return ()
     args = [part.decode(errors="backslashreplace") for part in raw.removesuffix(b"\0").split(b"\0")]
     return (*args[:-1], args[-1] + "...") if is_cut else tuple(args)
+
+
+def _find(
+    keys: npt.NDArray[np.uint64], is_candidate: npt.NDArray[np.bool_], wanted: npt.NDArray[np.uint64]
+) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """Return which of the *wanted* are among the candidates of *keys*, and where in *keys*."""
+    candidates = np.flatnonzero(is_candidate)
+    if not len(candidates):
+        return _NONE, _NONE
+    keys = keys.take(candidates)
+    order = np.argsort(keys, kind="stable")
+    keys = keys.take(order)
+    # The last of equal ones: a thread's id, by which execs are named, may have been another's before.
+    at = np.searchsorted(keys, wanted, side="right") - 1
+    found = np.flatnonzero(keys[at] == wanted)
+    return found, candidates.take(order.take(at[found]))
 
 
 def _keys(rows: Any, prefix: str = "") -> Any:

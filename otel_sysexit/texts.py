@@ -34,9 +34,10 @@ def make_texts(strings: npt.NDArray[Any], limit: int) -> Texts:
     is_cut = strings["length"] > limit
     length = kept_lengths(strings, limit)
     text = strings["text"][:, : int(length.max(initial=0))]
+    if text.max(initial=0) < 0x80:
+        return Texts(text, length, is_cut)
     odd = np.flatnonzero((text >= 0x80).any(axis=1)).tolist()
-    if odd:  # may become longer
-        text = np.pad(text, ((0, 0), (0, limit - text.shape[1])))
+    text = np.pad(text, ((0, 0), (0, limit - text.shape[1])))  # may become longer
     for row in odd:
         clean, was_cut = clean_text(text[row, : length[row]].tobytes(), limit)
         text[row] = 0
@@ -48,8 +49,9 @@ def make_texts(strings: npt.NDArray[Any], limit: int) -> Texts:
 
 def kept_lengths(strings: npt.NDArray[Any], limit: int) -> npt.NDArray[np.uint16]:
     """Return how many bytes of each text of *strings* (dtype STRING) are there, *limit* at most."""
-    length = strings["length"].clip(0, limit).astype(np.uint16)
-    cut = np.flatnonzero(strings["length"] > limit)
+    given = np.ascontiguousarray(strings["length"])
+    length: npt.NDArray[np.uint16] = np.minimum(np.maximum(given, 0), limit).astype(np.uint16)
+    cut = np.flatnonzero(given > limit)
     if len(cut):  # what was cut may be shorter: a path of too many names, a character of several bytes
         length[cut] = np.count_nonzero(strings["text"][cut, :limit], axis=1)
     return length
