@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from otel_sysexit.texts import NO_TEXTS, Texts, clean_text, kept_lengths, make_texts
 
+_SLOT_BITS: Final = 16
 _BYTES_MAX: Final = 6 << 20
 """What is kept: 20,000 files of the usual size; those asked for longest ago go first."""
 
@@ -31,6 +32,8 @@ class Files:
         """Of the records, ascending."""
         self._order = np.empty(0, np.intp)
         """Where the record of each of `_numbers` is."""
+        self._slots = np.zeros(1 << _SLOT_BITS, np.uint32)
+        """Where in `_numbers` one with the hash is, if none with the same hash took its place."""
 
     def add(self, strings: npt.NDArray[Any]) -> None:
         """Take in *strings* (role FILE)."""
@@ -64,6 +67,7 @@ class Files:
         # Stable, so that of two with one number (which go round) the newer comes last.
         self._order = np.argsort(self._records["seq"], kind="stable")
         self._numbers = self._records["seq"][self._order]
+        self._slots[_hash(self._numbers)] = np.arange(len(self._numbers))
 
     def lacks(self, numbers: npt.NDArray[np.uint32]) -> bool:
         """Whether one of *numbers*, u4[n, 2], is not known; 0 is none."""
@@ -80,18 +84,33 @@ class Files:
             i4[n, 2], the row of each one's text, -1 where there is none; and the texts.
         """
         row = np.full(numbers.shape, -1, np.int32)
-        named = np.flatnonzero(numbers)
+        named = np.flatnonzero(numbers != 0)
         if not len(self._numbers) or not len(named):
             return row, NO_TEXTS
-        distinct, inverse = np.unique(numbers.reshape(-1)[named], return_inverse=True)
-        at = np.searchsorted(self._numbers, distinct, side="right") - 1
-        is_found = (at >= 0) & (self._numbers[at] == distinct)
-        places = self._order[at[is_found]]
-        used = self._records[places]
-        row.reshape(-1)[named] = np.where(is_found, np.cumsum(is_found) - 1, -1)[inverse]
+        at, is_found = self._look_up(numbers.reshape(-1).take(named))
+        if not is_found.all():
+            named, at = named[is_found], at[is_found]
+        is_used = np.zeros(len(self._numbers), np.bool_)
+        is_used[at] = True
+        used = np.flatnonzero(is_used)
+        row_of = np.empty(len(is_used), np.int32)
+        row_of[used] = np.arange(len(used))
+        row.reshape(-1)[named] = row_of.take(at)
+        places = self._order.take(used)
+        texts = make_texts(self._records.take(places), self._limit)
         if len(self._records) > self._capacity // 2:
             self._renew(places)
-        return row, make_texts(used, self._limit)
+        return row, texts
+
+    def _look_up(self, numbers: npt.NDArray[np.uint32]) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.bool_]]:
+        """Return where in `_numbers`, of which there are some, each of *numbers* is last, and whether it is there at all."""
+        at = self._slots.take(_hash(numbers)).astype(np.intp)
+        is_found = self._numbers.take(at) == numbers
+        others = np.flatnonzero(~is_found)
+        if len(others):
+            at[others] = np.searchsorted(self._numbers, numbers[others], side="right") - 1
+            is_found[others] = self._numbers[at[others]] == numbers[others]
+        return at, is_found
 
     def _renew(self, places: npt.NDArray[np.intp]) -> None:
         """Make those that will soon be forgotten new again."""
@@ -102,3 +121,9 @@ class Files:
             renewed = self._records[old]
             self._records = self._records[kept]
             self._append(renewed)
+
+
+def _hash(numbers: npt.NDArray[np.uint32]) -> npt.NDArray[np.intp]:
+    """Return a slot for each of *numbers*, which count up on each CPU."""
+    spread = numbers * np.uint32(0x9E3779B1)
+    return (spread >> np.uint32(32 - _SLOT_BITS)).astype(np.intp)
