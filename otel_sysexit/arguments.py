@@ -25,8 +25,10 @@ COMBINATIONS_MAX: Final = 60_000
 COMBINATIONS_OF_KIND_MAX: Final = 256
 _NOTHING: Final[Texts] = (None, None, None, None, None, None)
 _WIDTH: Final = {Form.SIGNED_32: 32, Form.UNSIGNED_32: 32, Form.POINTER_32: 32, Form.UNSIGNED_16: 16}
-_FACTOR: Final = np.uint64(0x9E3779B97F4A7C15)  # 2^64 divided by the golden ratio: odd, without a pattern
-_Condition: TypeAlias = tuple[int, tuple[int, ...], int]  # an argument's place, its values, its bits
+_FACTORS: Final = np.uint64(0x9E3779B97F4A7C15) ** np.arange(1, 8, dtype=np.uint64)
+"""Of six arguments and a kind. The first is 2^64 divided by the golden ratio: odd, without a pattern."""
+_SLOT_BITS: Final = 17
+_Condition: TypeAlias = tuple[int, frozenset[int], int]  # an argument's place, its values, its bits
 _Rule: TypeAlias = tuple[int, tuple[_Condition, ...]]  # a place, and the conditions of which one must hold
 
 
@@ -50,10 +52,12 @@ class ArgumentTexts:
         self._count = np.zeros(KINDS_MAX, np.uint16)
         # A combination's row is its index; that of nothing is 0. Memory that was not written yet takes no room.
         self._kind = np.zeros(COMBINATIONS_MAX + 1, np.uint16)
+        self._kind[0] = KINDS_MAX  # no call is of it
         self._values = np.zeros((COMBINATIONS_MAX + 1, 6), np.int64)
         self._shown = np.zeros(COMBINATIONS_MAX + 1, np.uint16)  # the index, or 0 if all its texts are None
         self._keys = np.array([2**64 - 1], np.uint64)  # sorted, so that this one ends every search
         self._rows = np.zeros(1, np.uint16)  # the combination of each
+        self._slots = np.zeros(1 << _SLOT_BITS, np.uint16)  # the latest combination with a key's first bits
 
     def __getitem__(self, index: int) -> Texts:
         """Return the text of each argument; None where it is a number."""
@@ -69,27 +73,42 @@ class ArgumentTexts:
             kinds: Where the kinds are from: the same object each time.
         """
         index = np.zeros(len(kind), np.uint16)
-        if not self._is_known[kind].all():
-            for new in np.unique(kind[~self._is_known[kind]]).tolist():
+        is_known = self._is_known.take(kind)
+        if not is_known.all():
+            for new in np.unique(kind[~is_known]).tolist():
                 self._learn(new, kinds[new])
-        calls = np.flatnonzero(self._takes_part[kind])
+        calls = np.flatnonzero(self._takes_part.take(kind))
         if not len(calls):
             return index
-        kind = kind[calls]
+        kind = kind.take(calls)
         values = self._canonical(kind, args.take(calls, axis=0))
         keys = _keys(kind, values)
+        rows = self._slots.take((keys >> np.uint64(64 - _SLOT_BITS)).astype(np.intp))
+        others = self._differing(rows, kind, values)
+        if len(others):
+            rows[others] = self._look_up(
+                kind.take(others), values.take(others, axis=0), keys.take(others), kinds
+            )
+        index[calls] = self._shown.take(rows)
+        return index
+
+    def _differing(self, rows: U2, kind: U2, values: I8) -> npt.NDArray[np.intp]:
+        """Return which calls are not of the combination that *rows* says."""
+        is_other = self._kind.take(rows) != kind
+        differs = self._values.take(rows, axis=0) != values
+        if differs.any():
+            is_other |= differs.any(axis=1)
+        return np.flatnonzero(is_other)
+
+    def _look_up(self, kind: U2, values: I8, keys: U8, kinds: Kinds) -> U2:
+        """Return the combination of each call, a new one where there is room for it, else 0."""
         rows = self._find(keys)
         is_new = (rows == 0) & ~self._is_full[kind]
         if is_new.any() and self._add(kind, values, keys, np.flatnonzero(is_new), kinds):
             rows = self._find(keys)
         # Two combinations with one key are as good as impossible, and then the second stays numbers.
-        if not (
-            np.array_equal(self._values.take(rows, axis=0), values) and np.array_equal(self._kind[rows], kind)
-        ):
-            is_same = (self._values[rows] == values).all(axis=1) & (self._kind[rows] == kind)
-            rows = np.where(is_same, rows, 0)
-        index[calls] = self._shown[rows]
-        return index
+        rows[self._differing(rows, kind, values)] = 0
+        return rows
 
     def _learn(self, index: int, kind: Kind) -> None:
         """Prepare for calls of a kind."""
@@ -99,7 +118,7 @@ class ArgumentTexts:
         sorts = [placed for placed in found if placed.place < count and placed.controls < count]
         self._takes_part[index] = bool(sorts)
         self._sorts[index] = sorts
-        conditions: dict[int, list[_Condition]] = {}
+        conditions: dict[int, dict[int, tuple[frozenset[int], int]]] = {}
         is_always = set()
         for placed in sorts:
             self._masks[index, placed.place] = -1
@@ -107,8 +126,14 @@ class ArgumentTexts:
             if when is None:
                 is_always.add(placed.place)
             else:
-                conditions.setdefault(placed.place, []).append((placed.controls, when.values, when.bits))
-        rules = tuple((place, tuple(of)) for place, of in conditions.items() if place not in is_always)
+                of = conditions.setdefault(placed.place, {})
+                values, bits = of.get(placed.controls, (frozenset(), 0))
+                of[placed.controls] = values.union(when.values), bits | when.bits
+        rules = tuple(
+            (place, tuple((controls, *wanted) for controls, wanted in of.items()))
+            for place, of in conditions.items()
+            if place not in is_always
+        )
         if rules not in self._rules:
             self._rules.append(rules)
         self._rule[index] = self._rules.index(rules)
@@ -116,10 +141,12 @@ class ArgumentTexts:
     def _canonical(self, kind: U2, values: I8) -> I8:
         """Return *values*, which are changed: 0 where an argument is no part of the combination."""
         values &= self._masks.take(kind, axis=0)
-        rule = self._rule[kind]
+        rule = self._rule.take(kind)
+        ruled = np.flatnonzero(rule != 0)
+        rule = rule.take(ruled)
         for number in np.flatnonzero(np.bincount(rule)).tolist():
+            calls = ruled[rule == number]
             for place, conditions in self._rules[number]:
-                calls = np.flatnonzero(rule == number)
                 holds = np.zeros(len(calls), np.bool_)
                 for controls, wanted, bits in conditions:
                     control = values[calls, controls]
@@ -153,6 +180,7 @@ class ArgumentTexts:
         if not rows:
             return False
         all_keys = np.concatenate((self._keys, np.array(added, np.uint64)))
+        self._slots[all_keys[-len(rows) :] >> np.uint64(64 - _SLOT_BITS)] = rows
         order = np.argsort(all_keys)
         self._keys = all_keys[order]
         self._rows = np.concatenate((self._rows, np.array(rows, np.uint16)))[order]
@@ -172,9 +200,10 @@ class ArgumentTexts:
 
 def _keys(kind: U2, values: I8) -> U8:
     """Return a number for each combination that hardly two have in common."""
-    keys: U8 = kind * _FACTOR
-    for place in range(6):
-        keys ^= values[:, place].view(np.uint64)
-        keys *= _FACTOR
-        keys ^= keys >> np.uint64(32)
+    bits = values.view(np.uint64)
+    mixed = bits ^ (bits >> np.uint64(32))  # of the highest bits hardly anything gets into a product
+    mixed *= _FACTORS[0]
+    mixed ^= mixed >> np.uint64(29)
+    keys: U8 = mixed @ _FACTORS[:6]
+    keys += kind * _FACTORS[6]
     return keys

@@ -178,3 +178,12 @@ def test_combinations_with_one_key_are_not_mistaken(monkeypatch: pytest.MonkeyPa
         NOTHING,
         (None, "SIGHUP", None, None, None, None),
     ]
+
+
+def test_a_combination_whose_slot_is_taken_is_found_all_the_same() -> None:
+    """Several combinations can have one slot: it holds the latest, and the others keep their indices."""
+    batches = Batches()
+    calls = [(Abi.X86_64 * NUMBERS + 62, [1, signal, 0, 0, 0, 0]) for signal in range(1, 9)]
+    before = batches.index(calls)
+    batches.texts._slots[:] = before[0]
+    assert batches.index(calls) == before
