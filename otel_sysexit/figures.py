@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from otel_sysexit.calls import Calls, Outcome
 from otel_sysexit.syscalls import KINDS_MAX
+from otel_sysexit.texts import Texts
 from otel_sysexit.traces import Owner
 
 WINDOW_SPANS_MAX: Final = 2_000
@@ -30,7 +31,8 @@ _WINDOW: Final = np.dtype(
         ("start_unix_ns", np.uint64),
         ("end_unix_ns", np.uint64),
         ("owner", np.uint8),
-    ]
+    ],
+    align=True,
 )
 """Its *owner* is whose trace it is in (`Owner`), its *size* about how many bytes its spans have."""
 
@@ -62,7 +64,7 @@ class Groups:
         sizes = span_sizes(calls)
         count = np.bincount(number)
         firsts = np.cumsum(count) - count
-        return cls(calls, sizes, rows, number[rows], count, firsts, _sums(sizes[rows], firsts))
+        return cls(calls, sizes, rows, number.take(rows), count, firsts, _sums(sizes.take(rows), firsts))
 
     def rows_of(self, group: int) -> npt.NDArray[np.intp]:
         """Return the indices in the batch of a group's calls."""
@@ -119,9 +121,9 @@ class Figures:
 
     def have_room(self, rows: npt.NDArray[np.intp], groups: Groups) -> npt.NDArray[np.bool_]:
         """Return bool[k]: whether windows have calls to spare beside those of *groups*; *rows*: intp[k], -1: no window, no room."""
-        windows = self.windows[rows]
-        has_calls = windows["calls"] + groups.count < WINDOW_SPANS_MAX
-        return (rows >= 0) & has_calls & (windows["size"] + groups.size < WINDOW_BYTES_MAX)
+        windows = self.windows
+        has_calls = windows["calls"][rows] + groups.count < WINDOW_SPANS_MAX
+        return (rows >= 0) & has_calls & (windows["size"][rows] + groups.size < WINDOW_BYTES_MAX)
 
     def fitting(self, row: int, sizes: npt.NDArray[np.int64]) -> int:
         """Return how many more calls, of which *sizes* are, fit into a window, at least one."""
@@ -141,9 +143,10 @@ class Figures:
         if not len(chosen):
             return
         at = rows[chosen]
-        start = calls.start_unix_ns[of_groups]
-        end = start + calls.duration_ns[of_groups]
-        errors = _sums((calls.outcome[of_groups] == Outcome.FAILED).astype(np.int64), groups.firsts)
+        start = calls.start_unix_ns.take(of_groups)
+        end = start + calls.duration_ns.take(of_groups)
+        has_failed = calls.outcome.take(of_groups) == Outcome.FAILED
+        errors = np.bincount(groups.number[has_failed], minlength=len(groups.count))
         windows = self.windows
         windows["calls"][at] += groups.count[chosen]
         windows["errors"][at] += errors[chosen]
@@ -152,21 +155,23 @@ class Figures:
         windows["start_unix_ns"][at] = np.minimum(windows["start_unix_ns"][at], starts)
         ends = np.maximum.reduceat(end, groups.firsts)[chosen]
         windows["end_unix_ns"][at] = np.maximum(windows["end_unix_ns"][at], ends)
-        self._count_kinds(rows[groups.number], calls.kind[of_groups])
+        self._count_kinds(rows.take(groups.number), calls.kind.take(of_groups))
 
     def _count_kinds(self, row: npt.NDArray[np.intp], kind: npt.NDArray[np.uint16]) -> None:
         """Count calls by kind; *row*: that of each, -1: not this one."""
-        column = self._column[kind]
+        column = self._column.take(kind)
         if (column < 0).any():
             fresh = np.unique(kind[column < 0])
             self._column[fresh] = len(self._kinds) + np.arange(len(fresh))
             self._kinds += fresh.tolist()
-            column = self._column[kind]
+            column = self._column.take(kind)
             lacking = len(self._kinds) - self._counts.shape[1]
             if lacking > 0:
                 self._counts = np.pad(self._counts, ((0, 0), (0, max(lacking, self._counts.shape[1]))))
-        chosen = row >= 0
-        np.add.at(self._counts, (row[chosen], column[chosen]), np.uint16(1))
+        at = row * self._counts.shape[1] + column
+        if (row < 0).any():
+            at = at[row >= 0]
+        np.add.at(self._counts.reshape(-1), at, np.uint16(1))
 
     def close(self, row: int) -> "Summary":
         """Return what a window has; its row is another's from now on."""
@@ -181,16 +186,19 @@ class Figures:
 
 def span_sizes(calls: Calls) -> npt.NDArray[np.int64]:
     """Return i8[n]: about how many bytes each call's span has (otlp/spans.py), without what all have of its program."""
-    size = np.full(len(calls), _SPAN_BYTES, np.int64)
-    used = np.unique(calls.kind)
-    arguments = np.zeros(int(used.max(initial=0)) + 1, np.int64)
-    arguments[used] = [len(calls.kinds[index].arguments) for index in used.tolist()]
-    size += arguments[calls.kind] * calls.has_args * _ARGUMENT_BYTES
-    for texts, row in (
-        (calls.paths, calls.path_row.T),
-        (calls.files, calls.file_row.T),
-        (calls.addresses.texts, calls.address_row[np.newaxis]),
-    ):
+    size = calls.kinds.argument_counts(calls.kind) * np.int64(_ARGUMENT_BYTES)
+    size *= calls.has_args
+    size += _SPAN_BYTES
+    for texts, row in ((calls.paths, calls.path_row), (calls.files, calls.file_row)):
         if len(texts):
-            size += np.append(texts.length, 0)[row].sum(axis=0, dtype=np.int64)  # -1 is the last
+            of_call = _lengths(texts, row)
+            size += of_call[:, 0]
+            size += of_call[:, 1]
+    if len(calls.addresses.texts):
+        size += _lengths(calls.addresses.texts, calls.address_row)
     return size
+
+
+def _lengths(texts: Texts, row: npt.NDArray[np.int32]) -> npt.NDArray[np.uint16]:
+    """Return the length of each text at *row*, 0 where that is -1."""
+    return np.append(texts.length, np.uint16(0)).take(row)  # -1 is the last

@@ -238,7 +238,8 @@ class Kinds:
         self._kinds[-1] = Kind("syscall_other", -1, Abi.X86_64, _unknown_arguments(Abi.X86_64), None)
         self._forms = np.zeros((KINDS_MAX, 6), dtype=np.uint8)
         self._has_no_value = np.zeros(KINDS_MAX, dtype=np.bool_)
-        self._is_known = np.zeros(KINDS_MAX, dtype=np.bool_)  # to the two before
+        self._argument_count = np.zeros(KINDS_MAX, dtype=np.uint8)
+        self._is_known = np.zeros(KINDS_MAX, dtype=np.bool_)  # to the three before
         self._odd: dict[int, int] = {}  # packed (abi, number, restarted) -> index
 
     def index(self, abi: U1, number: I4, restarted: I4) -> U2:
@@ -294,6 +295,11 @@ class Kinds:
         self._learn(kinds)
         return self._has_no_value.take(kinds)
 
+    def argument_counts(self, kinds: U2) -> U1:
+        """Return how many arguments each call has, shape (n,)."""
+        self._learn(kinds)
+        return self._argument_count.take(kinds)
+
     def _learn(self, kinds: U2) -> None:
         """Prepare the tables for calls of *kinds*."""
         is_known = self._is_known.take(kinds)
@@ -303,6 +309,7 @@ class Kinds:
             kind = self[index]
             forms = [argument.form for argument in kind.arguments]
             self._forms[index] = forms + [Form.UNUSED] * (6 - len(forms))
+            self._argument_count[index] = len(forms)
             self._has_no_value[index] = kind.name in _SIGRETURNS
             self._is_known[index] = True
 

@@ -14,8 +14,9 @@ where its user looks for it, and what runs on links to that span (env-carriers.m
 
 import heapq
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import repeat
 from typing import Any, Final, TypeAlias
 
 import numpy as np
@@ -120,8 +121,8 @@ class Windows:
         self._by_age: list[tuple[int, int, _Window]] = []
         """A heap of all windows that are not too old, open or not, by when they were opened and the ids of their roots."""
         self._figures = Figures()
-        self._rows: dict[_Program, int] = {}
-        """Of the figures of those that are open."""
+        self._rows: dict[int, dict[Image, int]] = {}
+        """Of the figures of those that are open, by threshold and program."""
         self._kinds = Kinds()
         """Those of the calls."""
         self._previous: dict[Process, _Window] = {}
@@ -137,19 +138,19 @@ class Windows:
     def place(self, calls: Calls) -> Placement:
         """Give each call the root of an open window of its program as the parent, or its application's span; the window counts both."""
         self._kinds = calls.kinds
-        programs, groups = _group(calls)
+        images, thresholds, groups = _group(calls)
         contexts = _Contexts(np.zeros(len(calls), np.uint32))
-        rows = self._rows_of(programs)
-        self._open_new(programs, groups, rows)
+        rows = self._rows_of(images, thresholds)
+        self._open_new(images, thresholds, groups, rows)
         # Nearly all windows have room for all their calls.
         rows[~self._figures.have_room(rows, groups)] = -1
         whole = np.flatnonzero(rows >= 0)
         context = np.zeros(len(rows), np.uint32)
-        context[whole] = contexts.add(self._figures.windows[rows[whole]])
-        contexts.of_call[groups.rows] = context[groups.number]
+        context[whole] = contexts.add(self._figures.windows.take(rows[whole]))
+        contexts.of_call[groups.rows] = context.take(groups.number)
         self._figures.add(rows, groups)
         for group in np.flatnonzero(rows < 0).tolist():
-            self._fill(programs[group], groups.rows_of(group), groups, contexts)
+            self._fill((images[group], thresholds[group]), groups.rows_of(group), groups, contexts)
         in_windows = Placement(
             span_id=self._ids.span_ids(len(calls)),
             context=contexts.of_call,
@@ -159,11 +160,22 @@ class Windows:
         )
         return join(calls, in_windows)
 
-    def _rows_of(self, programs: list[_Program]) -> npt.NDArray[np.intp]:
+    def _rows_of(self, images: Sequence[Image], thresholds: Sequence[int]) -> npt.NDArray[np.intp]:
         """Return intp[k]: the row of the figures of each one's open window, -1 where none is open."""
-        return np.array([self._rows.get(program, -1) for program in programs], np.intp)
+        of_threshold = {threshold: self._rows.get(threshold, {}) for threshold in set(thresholds)}
+        if len(of_threshold) == 1:
+            (of_image,) = of_threshold.values()
+            return np.array([*map(of_image.get, images, repeat(-1))], np.intp)
+        found = [of_threshold[key].get(image, -1) for image, key in zip(images, thresholds, strict=True)]
+        return np.array(found, np.intp)
 
-    def _open_new(self, programs: list[_Program], groups: Groups, rows: npt.NDArray[np.intp]) -> None:
+    def _open_new(
+        self,
+        images: Sequence[Image],
+        thresholds: Sequence[int],
+        groups: Groups,
+        rows: npt.NDArray[np.intp],
+    ) -> None:
         """
         Open the windows that are missing, and put them into *rows*.
 
@@ -172,11 +184,12 @@ class Windows:
         missing = np.flatnonzero(rows < 0).tolist()
         if not missing:
             return
-        times = Counter(image.process for image, _ in programs)
+        times = Counter(image.process for image in images)
         for group in missing:
-            if times[programs[group][0].process] == 1:
+            program = images[group], thresholds[group]
+            if times[program[0].process] == 1:
                 first = groups.rows[groups.firsts[group]]
-                rows[group] = self._open(programs[group], groups.calls, first).row
+                rows[group] = self._open(program, groups.calls, first).row
 
     def _fill(
         self, program: _Program, rows: npt.NDArray[np.intp], groups: Groups, contexts: _Contexts
@@ -207,7 +220,7 @@ class Windows:
             links = self._links(image, starter)
             window = _Window(program, trace_id, span_id, opened, starter, links, self._totals, row)
             windows[program] = window
-            self._rows[program] = row
+            self._rows.setdefault(threshold, {})[image] = row
             heapq.heappush(self._by_age, (opened, span_id, window))
         return window
 
@@ -252,10 +265,12 @@ class Windows:
         return links
 
     def _close(self, program: _Program, *, is_last: bool = False) -> None:
-        image, _ = program
+        image, threshold = program
         process = image.process
         window = self._windows[process].pop(program)
-        figures = self._figures.close(self._rows.pop(program))
+        figures = self._figures.close(self._rows[threshold].pop(image))
+        if not self._rows[threshold]:
+            del self._rows[threshold]
         noted = self._attributes(window, figures)
         error = error_type(process) if is_last else None
         if is_last and process.exit_code is not None:
@@ -336,15 +351,19 @@ class Windows:
         return spans
 
 
-def _group(calls: Calls) -> tuple[list[_Program], Groups]:
-    """Return what may be in one window each: the programs, and the groups of their calls, in the same order."""
-    images, of_call = calls.by_program()
-    thresholds, of_threshold = np.unique(calls.threshold, return_inverse=True)
-    key = of_call * len(thresholds) + of_threshold
+def _group(calls: Calls) -> tuple[list[Image], list[int], Groups]:
+    """Return what may be in one window each: programs, thresholds, and the groups of their calls, in the same order."""
+    images, key = calls.by_program()
+    thresholds = np.zeros(1, np.uint32)
+    if calls.threshold.any():
+        thresholds, of_threshold = np.unique(calls.threshold, return_inverse=True)
+        key = key * len(thresholds) + of_threshold
     found = np.flatnonzero(np.bincount(key))
-    number = np.empty(len(images) * len(thresholds), np.intp)
-    number[found] = np.arange(len(found))
-    of_program = found // max(len(thresholds), 1)
-    thresholds = thresholds[found % max(len(thresholds), 1)]
-    programs = list(zip([images[row] for row in of_program.tolist()], thresholds.tolist(), strict=True))
-    return programs, Groups.make(calls, number[key])
+    if len(found) < len(images) * len(thresholds):
+        number = np.empty(len(images) * len(thresholds), np.intp)
+        number[found] = np.arange(len(found))
+        key = number.take(key)
+        images = [images[row] for row in (found // len(thresholds)).tolist()]
+    elif len(thresholds) > 1:
+        images = [image for image in images for _ in thresholds]
+    return images, thresholds[found % len(thresholds)].tolist(), Groups.make(calls, key)

@@ -134,6 +134,11 @@ def test_forms_follow_the_arguments() -> None:
     assert forms.tolist() == [openat, [Form.UNUSED] * 6]
 
 
+def test_kinds_have_as_many_arguments_as_they_declare() -> None:
+    """Of unknown calls there may be six."""
+    assert Kinds().argument_counts(np.array([257, 39, 1000], np.uint16)).tolist() == [4, 0, 6]
+
+
 def test_what_a_signal_handler_returns_by_has_no_value() -> None:
     """Of each ABI these calls, and no other kind that is in the same column."""
     kind = np.array([15, 0, NUMBERS + 119, NUMBERS + 173, 2 * NUMBERS + 513, 3 * NUMBERS + 139], np.uint16)
