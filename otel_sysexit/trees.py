@@ -8,6 +8,7 @@ lies in that part; the root of a part is linked to the one before.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import repeat
 from typing import Final
 from weakref import WeakSet
 
@@ -16,12 +17,13 @@ import numpy.typing as npt
 
 from otel_sysexit import attributes
 from otel_sysexit.calls import Calls
-from otel_sysexit.identity import Image, Process
+from otel_sysexit.identity import Process
 from otel_sysexit.joining import is_joined, join
 from otel_sysexit.propagation import TraceContext
 from otel_sysexit.sampling import make_trace_id
 from otel_sysexit.settings import TREE_SPANS_MAX
 from otel_sysexit.traces import (
+    OWN_TRACE_FLAGS,
     SAMPLED,
     Ids,
     Link,
@@ -115,32 +117,35 @@ class Tree:
         first = 0
         while first < len(ours):
             end = first + max(self._room(), 0)
-            newcomers = self._newcomers(members[index] for index in _distinct(of_call[ours[first:end]]))
+            looked_at = ours[first:end]
+            found, at_work, span_ids = self._at_work(members, of_call.take(looked_at))
+            newcomers = [] if all(span_ids) else self._newcomers(at_work)
             end -= len(newcomers)
-            if end <= first:
-                if self._part.calls:
-                    self._close_part()
-                    continue
-                end = first + 1  # so many processes that one more call does not matter
-            rows = ours[first:end]
-            found = _distinct(of_call[rows])
-            at_work = [members[index] for index in found]
-            self._admit(at_work)
+            if end <= first and self._part.calls:
+                self._close_part()
+                continue
+            rows = ours[first : max(end, first + 1)]  # so many processes that one more call does not matter
+            of_row = of_call.take(rows)
+            if len(rows) < len(looked_at) or not len(looked_at):
+                found, at_work, span_ids = self._at_work(members, of_row)
+                newcomers = self._newcomers(at_work)
+            if newcomers:
+                self._admit(newcomers)
+                span_ids = [self._part.span_ids[process] for process in at_work]
             row_of_member = np.empty(len(members), np.uint32)
             row_of_member[found] = len(parents) + np.arange(len(found))
-            context[rows] = row_of_member[of_call[rows]]
-            parents += [self._part.span_ids[process] for process in at_work]
+            context[rows] = row_of_member.take(of_row)
+            parents += span_ids
             trace_ids += [self._part.trace_id] * len(found)
             owners += [Owner.US if self._part.joined is None else Owner.STARTER] * len(found)
-            starts = calls.start_unix_ns[rows]
-            early = starts < self._part.start_unix_ns
-            if early.any():
-                self._note_starts(members, of_call[rows][early], starts[early])
-            self._part.calls += len(starts)
-            self._part.end_unix_ns = max(
-                self._part.end_unix_ns, int((starts + calls.duration_ns[rows]).max())
-            )
-            first = end
+            starts = calls.start_unix_ns.take(rows)
+            early = np.flatnonzero(starts < self._part.start_unix_ns)
+            if len(early):
+                self._note_starts(members, of_row.take(early), starts.take(early))
+            self._part.calls += len(rows)
+            starts += calls.duration_ns.take(rows)
+            self._part.end_unix_ns = max(self._part.end_unix_ns, int(starts.max()))
+            first += len(rows)
         in_tree = Placement(
             span_id=self._ids.span_ids(len(calls)),
             context=context,
@@ -149,6 +154,14 @@ class Tree:
             owner=np.array(owners, np.uint8) if any(owners) else None,
         )
         return join(calls, in_tree)
+
+    def _at_work(
+        self, members: Sequence[Process], of_row: npt.NDArray[np.intp]
+    ) -> tuple[npt.NDArray[np.intp], Sequence[Process], list[int]]:
+        """Return whose rows *of_row* are: their indices in *members*, they, and the ids of their spans in this part, 0 where there is none yet."""
+        found = _distinct(of_row)
+        at_work = members if len(found) == len(members) else [members[index] for index in found.tolist()]
+        return found, at_work, [*map(self._part.span_ids.get, at_work, repeat(0))]
 
     def _room(self) -> int:
         """Return how many more spans fit into the part."""
@@ -163,26 +176,25 @@ class Tree:
             above = above.parent
         return above or self._root
 
-    def _newcomers(self, processes: Iterable[Process]) -> set[Process]:
+    def _newcomers(self, processes: Iterable[Process]) -> list[Process]:
         """Return those of *processes*, and above them, that have no span in this part yet."""
-        found: set[Process] = set()
+        found: dict[Process, None] = {}
         known = self._part.span_ids
-        for process in [process for process in processes if process not in known]:
+        for process in processes:
             next_one: Process | None = process
             while next_one is not None and next_one not in known and next_one not in found:
-                found.add(next_one)
+                found[next_one] = None
                 next_one = self._above(next_one)
-        return found
+        return list(found)
 
-    def _admit(self, processes: Iterable[Process]) -> None:
-        """Give *processes*, and those above them, a span in this part."""
-        newcomers = self._newcomers(processes)
+    def _admit(self, newcomers: Sequence[Process]) -> None:
+        """Give *newcomers* a span in this part."""
         self._part.span_ids.update(zip(newcomers, self._ids.span_ids(len(newcomers)).tolist(), strict=True))
 
     def _span_id(self, process: Process) -> int:
         """Return the id of the process's span in this part; it and those above it have one from now on."""
         if process not in self._part.span_ids:
-            self._admit([process])
+            self._admit(self._newcomers([process]))
         return self._part.span_ids[process]
 
     def _note_starts(
@@ -194,8 +206,9 @@ class Tree:
         """Let spans begin no later than calls do; *of_call*: the index in *members* of each call's process."""
         earliest = np.full(len(members), 2**64 - 1, np.uint64)
         np.minimum.at(earliest, of_call, starts_unix_ns)
-        for index in _distinct(of_call):
-            self._note_start(members[index], int(earliest[index]))
+        found = _distinct(of_call)
+        for index, start_unix_ns in zip(found.tolist(), earliest[found].tolist(), strict=True):
+            self._note_start(members[index], start_unix_ns)
 
     def _note_start(self, process: Process, start_unix_ns: int) -> None:
         """Let the spans of the process and those above it begin no later than its call."""
@@ -204,12 +217,6 @@ class Tree:
         while above is not None and starts.get(above, start_unix_ns + 1) > start_unix_ns:
             starts[above] = start_unix_ns
             above = self._above(above)
-
-    def _parent_span_id(self, process: Process) -> int:
-        if process is self._root and self._part.joined is not None:
-            return span_id_of(self._part.joined)
-        above = self._above(process)
-        return self._span_id(above) if above is not None else 0
 
     def end(self, processes: Iterable[Process]) -> None:
         """Make the spans of *processes*."""
@@ -253,8 +260,10 @@ class Tree:
     def _tell_rest(self, end_unix_ns: int) -> None:
         """Make the spans of all processes of the part that have none there yet; the root's is the last."""
         part = self._part
-        for process in [process for process in part.span_ids if process is not self._root]:
-            self._tell(process, end_unix_ns)
+        told, root = part.told, self._root
+        rest = [process for process in part.span_ids if process not in told and process is not root]
+        self._spans += self._make_spans(rest, end_unix_ns)
+        told.update(rest)
         if self._root is not None and part.span_ids:
             self._tell(self._root, end_unix_ns)
 
@@ -266,7 +275,6 @@ class Tree:
         part.told.add(process)
         if process.image is None:  # nothing is known of it, and no call named it
             return
-        is_root = process is self._root
         noted: dict[str, str | int] = {}
         error = None
         if is_over:
@@ -275,35 +283,55 @@ class Tree:
                 noted[attributes.PROCESS_EXIT_CODE] = process.exit_code
             if error is not None:
                 noted[attributes.ERROR_TYPE] = error
-        if is_root and (part.links or part.is_continued):
+        if process is self._root and (part.links or part.is_continued):
             noted[attributes.TRACE_PART] = part.number
-        span = Span(
-            process.image.executable_name,
-            part.trace_id,
-            self._span_id(process),
-            self._parent_span_id(process),
-            self._start_unix_ns(process, end_unix_ns),
-            end_unix_ns,
-            process.image,
-            noted,
-            part.links if is_root else self._links(process.image),
-            error is not None,
-            self._state_of(part),
-        )
-        if part.joined is not None:
-            span.trace_flags = part.joined.trace_flags
-            span.is_parent_remote = is_root
-        self._spans.append(span)
+        for span in self._make_spans([process], end_unix_ns):
+            span.attributes = noted
+            span.is_error = error is not None
+            if process is self._root:
+                span.links = part.links
+                if part.joined is not None:
+                    span.parent_span_id, span.is_parent_remote = span_id_of(part.joined), True
+            self._spans.append(span)
 
-    def _start_unix_ns(self, process: Process, end_unix_ns: int) -> int:
-        """Return when the process's span in this part begins, one that ends at *end_unix_ns*."""
-        start = max(process.begin_unix_ns, self._part.start_unix_ns)
-        return min(start, self._part.starts_unix_ns.get(process, end_unix_ns), end_unix_ns)
+    def _make_spans(self, processes: Iterable[Process], end_unix_ns: int) -> list[Span]:
+        """Return the spans of *processes* in this part, as far as something is known of them. There are many when it is closed."""
+        part, joined = self._part, self._part.joined
+        trace_state = self._trace_state if joined is None else joined.trace_state
+        trace_flags = OWN_TRACE_FLAGS if joined is None else joined.trace_flags
+        span_ids, starts, begin_unix_ns = part.span_ids, part.starts_unix_ns, part.start_unix_ns
+        spans = []
+        for process in processes:
+            image = process.image
+            if image is None:
+                continue
+            span_id = span_ids.get(process) or self._span_id(process)
+            above = self._above(process)
+            spans.append(
+                Span(
+                    image.executable_name,
+                    part.trace_id,
+                    span_id,
+                    0 if above is None else self._span_id(above),
+                    min(
+                        max(process.begin_unix_ns, begin_unix_ns),
+                        starts.get(process, end_unix_ns),
+                        end_unix_ns,
+                    ),
+                    end_unix_ns,
+                    image,
+                    {},
+                    () if image.trace_context is None else self._links(image.trace_context),
+                    False,
+                    trace_state,
+                    trace_flags,
+                )
+            )
+        return spans
 
-    def _links(self, image: Image) -> Sequence[Link]:
-        """Return a link to who started a process, where its environment says another than the command's."""
-        context = image.trace_context
-        return [link_to_starter(context)] if context and context != self._context else ()
+    def _links(self, context: TraceContext) -> Sequence[Link]:
+        """Return a link to who started a process, which its environment says, if that is another than the command's."""
+        return [link_to_starter(context)] if context != self._context else ()
 
     def _state_of(self, part: _Part) -> str:
         return part.joined.trace_state if part.joined else self._trace_state
@@ -314,7 +342,6 @@ class Tree:
         return spans
 
 
-def _distinct(rows: npt.NDArray[np.intp]) -> list[int]:
+def _distinct(rows: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
     """Return which small numbers, not negative, are among *rows*, ascending."""
-    found: list[int] = np.flatnonzero(np.bincount(rows)).tolist()
-    return found
+    return np.flatnonzero(np.bincount(rows))
