@@ -6,6 +6,7 @@ is made for a call. How an argument is written is notation.py's.
 """
 
 from collections.abc import Sequence
+from functools import reduce
 from typing import Final, TypeAlias
 
 import numpy as np
@@ -147,14 +148,13 @@ class ArgumentTexts:
         for number in np.flatnonzero(np.bincount(rule)).tolist():
             calls = ruled[rule == number]
             for place, conditions in self._rules[number]:
-                holds = np.zeros(len(calls), np.bool_)
+                met: list[npt.NDArray[np.bool_]] = []
                 for controls, wanted, bits in conditions:
                     control = values[calls, controls]
-                    for value in wanted:
-                        holds |= control == value
+                    met += [control == value for value in wanted]
                     if bits:
-                        holds |= (control & bits) != 0
-                values[calls[~holds], place] = 0
+                        met.append((control & bits) != 0)
+                values[calls[~reduce(np.bitwise_or, met)], place] = 0
         return values
 
     def _find(self, keys: U8) -> U2:

@@ -165,7 +165,8 @@ class Decoder:
         Returns:
             One row a call, in the same order.
         """
-        kind = self.kinds.index(calls["abi"], calls["nr"], calls["restarted_nr"])
+        nr, restarted_nr = np.ascontiguousarray(calls["nr"]), np.ascontiguousarray(calls["restarted_nr"])
+        kind = self.kinds.index(calls["abi"], nr, restarted_nr)
         ret = np.ascontiguousarray(calls["ret"])
         flags = np.ascontiguousarray(calls["kind_flags"])
         call_kind = flags & 0x0F
@@ -227,7 +228,9 @@ class Decoder:
         failed = failed[ret[failed] >= -_ERRNO_MAX]
         errno = -ret[failed]
         outcome[failed] = np.where(_IS_INTERRUPTION[errno], Outcome.INTERRUPTED, Outcome.FAILED)
-        outcome[self.kinds.have_no_value(kind)] = Outcome.NO_VALUE
+        has_no_value = self.kinds.have_no_value(kind)
+        if has_no_value.any():
+            outcome[has_no_value] = Outcome.NO_VALUE
         if call_kind.any():
             skipped = np.flatnonzero(call_kind == records.CallKind.NOT_EXECUTED)
             outcome[skipped[_may_be_rolled_back(calls[skipped])]] = Outcome.NO_VALUE

@@ -71,7 +71,11 @@ class Files:
 
     def lacks(self, numbers: npt.NDArray[np.uint32]) -> bool:
         """Whether one of *numbers*, u4[n, 2], is not known; 0 is none."""
-        return not bool(np.isin(numbers[numbers != 0], self._numbers).all())
+        numbers = numbers.reshape(-1)
+        named = np.flatnonzero(numbers != 0)
+        if not len(named) or not len(self._numbers):
+            return bool(len(named))
+        return not bool(self._look_up(numbers.take(named))[1].all())
 
     def find(self, numbers: npt.NDArray[np.uint32]) -> tuple[npt.NDArray[np.int32], Texts]:
         """

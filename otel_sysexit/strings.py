@@ -79,8 +79,12 @@ class Strings:
         """Whether *calls* (dtype CALL) name strings that were not added yet and can still come: not those that were dropped."""
         is_named = (calls["kind_flags"] & records.HAS_STRING) != 0
         # What execs name comes by another ring, which was read already.
-        named = calls[is_named & (calls["string_cpu"] < records.EXEC_STRINGS)]
-        missing = named[~np.isin(_keys(named, "string_"), _keys(self._strings))]
+        named = calls.take(np.flatnonzero(is_named & (calls["string_cpu"] < records.EXEC_STRINGS)))
+        have = _keys(self._strings)
+        found, _ = _find(have, np.ones(len(have), np.bool_), _keys(named, "string_"))
+        if len(found) == len(named):
+            return False
+        missing = np.delete(named, found)
         for cpu in np.unique(missing["string_cpu"]).tolist():
             last = self._last_seqs.get(cpu)
             # On a CPU strings come in the order of their numbers, which go round at 2^32: what was overtaken was dropped.
@@ -141,9 +145,14 @@ class Strings:
         asked = np.flatnonzero(np.isin(_keys(self._exec_paths), wanted)) if len(self._exec_paths) else _NONE
         kept = np.concatenate((self._exec_paths[asked], self._strings)) if len(asked) else self._strings
         role_of, is_used = np.ascontiguousarray(kept["role"]), np.zeros(len(kept), np.bool_)
+        there_are = np.bincount(role_of, minlength=len(records.StringRole)).tolist()
         have = _keys(kept)
-        found = [_find(have, role_of == role, wanted) for role in _ROLES]
-        for _, at in found:
+        found = [
+            (row, *_find(have, role_of == role, wanted))
+            for row, role in zip((*path_row.T, address_row), _ROLES, strict=True)
+            if there_are[role]
+        ]
+        for _, _, at in found:
             is_used[at] = True
         is_given = is_used & (kept["length"] >= 0)
         is_address = role_of == records.StringRole.ADDRESS
@@ -152,11 +161,11 @@ class Strings:
         row_of[used] = np.arange(len(used))
         paths = make_texts(kept if len(used) == len(kept) else kept.take(used), self._limit)
         addresses = NO_ADDRESSES
-        if len(found[2][1]):
+        if there_are[records.StringRole.ADDRESS]:
             used = np.flatnonzero(is_given & is_address)
             row_of[used], addresses = make_addresses(kept.take(used))
-        for row, (named, at) in zip((*path_row.T, address_row), found, strict=True):
-            row[rows[named]] = row_of.take(at)
+        for row, named, at in found:
+            row[rows.take(named)] = row_of.take(at)
         self._drop(asked, is_used)
         self._forget_older(calls)
         return CallTexts(path_row, paths, address_row, addresses)

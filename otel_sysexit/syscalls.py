@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -199,7 +199,7 @@ def _unknown_arguments(abi: Abi) -> tuple[Argument, ...]:
     return tuple(Argument(f"arg{i}", form, is_path=False) for i in range(6))
 
 
-def convert_arguments(args: U8, forms: U1) -> I8:
+def convert_arguments(args: U8, forms: npt.NDArray[np.integer[Any]]) -> I8:
     """
     Read raw registers as signed 64-bit integers.
 
@@ -236,7 +236,7 @@ class Kinds:
     def __init__(self) -> None:
         self._kinds: list[Kind | None] = [None] * KINDS_MAX
         self._kinds[-1] = Kind("syscall_other", -1, Abi.X86_64, _unknown_arguments(Abi.X86_64), None)
-        self._forms = np.zeros((KINDS_MAX, 6), dtype=np.uint8)
+        self._forms = np.zeros((KINDS_MAX, 6), dtype=np.intp)  # as they are looked up
         self._has_no_value = np.zeros(KINDS_MAX, dtype=np.bool_)
         self._argument_count = np.zeros(KINDS_MAX, dtype=np.uint8)
         self._is_known = np.zeros(KINDS_MAX, dtype=np.bool_)  # to the three before
@@ -285,7 +285,7 @@ class Kinds:
             kind = self._kinds[index] = _kind(Abi(index // NUMBERS), index % NUMBERS, None)
         return kind
 
-    def forms(self, kinds: U2) -> U1:
+    def forms(self, kinds: U2) -> npt.NDArray[np.intp]:
         """Return the Form of each argument of each call, shape (n, 6); UNUSED where there is no argument."""
         self._learn(kinds)
         return self._forms.take(kinds, axis=0)
