@@ -4,21 +4,24 @@ Each call its own trace.
 Nothing is lost when a back end drops or cuts large traces, and what is sampled is sampled call by call: best for statistics.
 """
 
-import secrets
+import os
 from collections.abc import Iterable
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
+from otel_sysexit import sampling
 from otel_sysexit.calls import Calls
 from otel_sysexit.identity import Process
 from otel_sysexit.joining import join
 from otel_sysexit.traces import Ids, Placement, Span, Totals
 
-_RANDOMNESS_BITS: Final = 56
-_THRESHOLD_SHIFT: Final = 24
-"""Thresholds are the upper 32 of those bits (sampling.py)."""
+_THRESHOLD_SHIFT: Final = np.uint64(24)
+"""Thresholds are the upper 32 of the 56 bits of a trace's randomness (sampling.py)."""
+_BELOW_THRESHOLDS: Final = np.uint64((1 << 24) - 1)
+_HALF: Final = np.uint64(32)
+_WHOLE: Final = np.uint64(sampling.WHOLE)
 
 
 class Flat:
@@ -43,11 +46,14 @@ class Flat:
 
     def _trace_ids(self, threshold: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint8]:
         """Return u1[n, 16]: nine random bytes, then 56 bits of randomness from the threshold on (`sampling.make_trace_id`)."""
-        least = threshold.astype(np.uint64) << np.uint64(_THRESHOLD_SHIFT)
-        randomness = self._ids.random.integers(least, 1 << _RANDOMNESS_BITS, dtype=np.uint64)
+        bits = self._ids.span_ids(len(threshold))
+        least = threshold.astype(np.uint64)
+        # The upper half scaled to what is left above the threshold: even but for 2**-32 of it.
+        upper = least + ((bits >> _HALF) * (_WHOLE - least) >> _HALF)
+        randomness = upper << _THRESHOLD_SHIFT | bits & _BELOW_THRESHOLDS
         out = np.empty((len(threshold), 16), np.uint8)
         out[:, 8:] = randomness.astype(">u8").view(np.uint8).reshape(-1, 8)
-        out[:, :9] = np.frombuffer(secrets.token_bytes(9 * len(threshold)), np.uint8).reshape(-1, 9)
+        out[:, :9] = np.frombuffer(os.urandom(9 * len(threshold)), np.uint8).reshape(-1, 9)
         return out
 
     def end(self, processes: Iterable[Process]) -> None:

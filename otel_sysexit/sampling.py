@@ -6,7 +6,8 @@ trace/tracestate-probability-sampling.md). The kernel side decides with T's uppe
 trace share its randomness, R, the last 56 bits of the trace id: so a trace has one T, and an R that reaches it.
 """
 
-import secrets
+import os
+import random
 from dataclasses import dataclass
 from typing import Final
 
@@ -16,6 +17,8 @@ import numpy.typing as npt
 WHOLE: Final = 1 << 32
 """What thresholds are parts of."""
 _HEX_DIGITS: Final = 8
+_SYSTEM: Final = random.SystemRandom()
+"""As `secrets` has it, which imports OpenSSL, too: 3 MB."""
 
 
 def threshold_of(probability: float) -> int:
@@ -39,8 +42,8 @@ def threshold_text(threshold: int) -> str:
 
 def make_trace_id(threshold: int) -> bytes:
     """Return a random trace id whose randomness reaches *threshold*, whatever it is with equal probability."""
-    rejected = threshold << 24
-    return secrets.token_bytes(9) + (rejected + secrets.randbelow((1 << 56) - rejected)).to_bytes(7, "big")
+    randomness = _SYSTEM.randrange(threshold << 24, 1 << 56)
+    return os.urandom(9) + randomness.to_bytes(7, "big")
 
 
 @dataclass(frozen=True, slots=True, init=False)

@@ -21,6 +21,11 @@ from otel_sysexit.identity import Image, Process
 from otel_sysexit.propagation import TraceContext
 from otel_sysexit.sampling import ALL_ARE_HERE
 
+_MIX: Final = tuple(
+    (np.uint64(shift), np.uint64(factor))
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))
+)
+_LAST_SHIFT: Final = np.uint64(31)
 SAMPLED: Final = 0x01
 """Of trace flags (W3C)."""
 OWN_TRACE_FLAGS: Final = SAMPLED | 0x02
@@ -140,14 +145,27 @@ def trace_flags(owner: int, starter: TraceContext | None) -> int:
 
 
 class Ids:
-    """Random ids. Not cryptographic ones, but seeded by the system's randomness."""
+    """
+    Random ids. Not cryptographic ones, but seeded by the system's randomness.
+
+    By SplitMix64 (Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators, 2014): as fast as numpy.random, whose import takes 3 MB.
+    """
 
     def __init__(self) -> None:
-        self.random = np.random.Generator(np.random.PCG64(int.from_bytes(os.urandom(16), "little")))
+        seed = np.frombuffer(os.urandom(16), np.uint64)
+        self._state, self._gamma = seed[:1], seed[1:] | np.uint64(1)
 
     def span_ids(self, count: int) -> npt.NDArray[np.uint64]:
-        """Return u8[count], none of them 0."""
-        return self.random.integers(1, 2**64, count, dtype=np.uint64)
+        """Return u8[count], no two alike, none of them 0."""
+        ids = np.arange(1, count + 1, dtype=np.uint64)
+        ids *= self._gamma
+        ids += self._state
+        self._state = self._state + self._gamma * np.uint64(count)
+        for shift, factor in _MIX:
+            ids ^= ids >> shift
+            ids *= factor
+        ids ^= ids >> _LAST_SHIFT
+        return ids if ids.all() else self.span_ids(count)
 
     def span_id(self) -> int:
         """Return one that is not 0."""

@@ -15,9 +15,8 @@ import numpy.typing as npt
 
 from otel_sysexit.errors import AgentError
 from otel_sysexit.kernel import records
-from otel_sysexit.kernel.loader import LINKS, handed_over
 from otel_sysexit.kernel.maps import Map, possible_cpus, wait_for_running_programs
-from otel_sysexit.kernel.request import TASKS_BYTES, Request
+from otel_sysexit.kernel.request import LINKS, TASKS_BYTES, Request
 from otel_sysexit.kernel.ring import Ring
 from otel_sysexit.kernel.rings import Rings
 from otel_sysexit.kernel.slots import Slots
@@ -31,8 +30,8 @@ class Capture:
     """
 
     def __init__(self, request: Request, fds: Sequence[int]) -> None:
-        """Take over the descriptors of the maps that are handed over, of `LINKS`, and of the programs of `LINKS`."""
-        names = handed_over(request)
+        """Take over the descriptors of the *request*'s maps, of `LINKS`, and of the programs of `LINKS`."""
+        names = request.maps
         maps = dict(zip(names, fds[: len(names)], strict=True))
         self._links = dict(zip(LINKS, fds[len(names) : -len(LINKS)], strict=True))
         self._programs = fds[-len(LINKS) :]

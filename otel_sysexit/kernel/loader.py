@@ -17,7 +17,7 @@ import struct
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from otel_sysexit.kernel.bpf import RAW_TRACEPOINT, TRACEPOINT, Command, bpf, create_map, load_program
 from otel_sysexit.kernel.cache import Cache
@@ -26,28 +26,11 @@ from otel_sysexit.kernel.fingerprint import fingerprint, stamps
 from otel_sysexit.kernel.macros import kernel_flags
 from otel_sysexit.kernel.objects import MapSpecification, Object, Program
 from otel_sysexit.kernel.probes import LoadError, check_kernel
+from otel_sysexit.kernel.request import LINKS, Request
 from otel_sysexit.kernel.tracepoints import attach, mount_tracefs
-
-if TYPE_CHECKING:
-    from otel_sysexit.kernel.request import Request
 
 _PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
 PACKAGE: Final = Path(__file__).parents[1]
-MAPS: Final = (
-    *("pending", "pending_owners", "pending_others", "selection", "rate"),
-    *("strings", "tasks", "exec_strings", "files", "ledger", "is_closing"),
-)
-"""Those that are handed over, beside the rings of calls."""
-# In the order of attaching: whatever ends a call or a thread first, sys_enter last, so that no enter is seen
-# whose exit could be missed.
-LINKS: Final = (
-    "sched_process_exit",
-    "sched_process_exec",
-    "sched_process_fork",
-    "task_rename",
-    "sys_exit",
-    "sys_enter",
-)
 
 
 def lift_memory_limit() -> None:
@@ -74,14 +57,9 @@ def find_bpf_dir(package: Path = PACKAGE) -> Path:
     raise LoadError("no-sources", f"the BPF sources are missing from {package}: reinstall otel-sysexit")
 
 
-def handed_over(request: "Request") -> list[str]:
-    """Return the names of the maps that the agent gets, in order."""
-    return [*MAPS, *request.calls_rings]
-
-
-def load(request: "Request") -> list[int]:
+def load(request: Request) -> list[int]:
     """
-    Load and attach; return the descriptors of the maps that are `handed_over`, of `LINKS`, and of the programs of `LINKS`.
+    Load and attach; return the descriptors of the *request*'s maps, of `LINKS`, and of the programs of `LINKS`.
 
     Raises:
         LoadError: it was in vain, with the reason.
@@ -92,13 +70,13 @@ def load(request: "Request") -> list[int]:
     for name, (keys, values, count) in request.contents().items():
         fill(maps[name], keys, values, count)
     return [
-        *(maps[name] for name in handed_over(request)),
+        *(maps[name] for name in request.maps),
         *attach_all(compiled, programs),
         *programs.values(),
     ]
 
 
-def load_kept_or_new(request: "Request", bpf_dir: str) -> tuple[Object, dict[str, int], dict[str, int]]:
+def load_kept_or_new(request: Request, bpf_dir: str) -> tuple[Object, dict[str, int], dict[str, int]]:
     """
     Return what `put_into_kernel` returns, behind the object: a kept one, or else one that is compiled now, and kept.
 
@@ -235,7 +213,7 @@ def close_all_but(*kept: int) -> None:
     os.closerange(below, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
 
 
-def serve(request: "Request", channel: socket.socket, agent_pid: int) -> None:
+def serve(request: Request, channel: socket.socket, agent_pid: int) -> None:
     """Load and attach what is asked for, and hand it over."""
     descriptors: list[int] = []
     try:

@@ -34,6 +34,22 @@ PENDING_PLACES: Final = 32_768
 PENDING_OTHERS: Final = 32_768
 PENDING_OTHERS_ALL: Final = 131_072
 """With every thread of the host as a target."""
+MAPS: Final = (
+    *("pending", "pending_owners", "pending_others", "selection", "rate"),
+    *("strings", "tasks", "exec_strings", "files", "ledger", "is_closing"),
+)
+"""Those that the loader hands over, beside the rings of calls."""
+# In the order of attaching: whatever ends a call or a thread first, sys_enter last, so that no enter is seen
+# whose exit could be missed.
+LINKS: Final = (
+    "sched_process_exit",
+    "sched_process_exec",
+    "sched_process_fork",
+    "task_rename",
+    "sys_exit",
+    "sys_enter",
+)
+"""Programs, by their tracepoints, that the loader attaches, in this order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +144,11 @@ class Request:
     def calls_rings(self) -> list[str]:
         """Names of the rings of calls."""
         return ["calls", *(f"calls_{index}" for index in range(1, -(-self.cpus // self.cpus_a_ring)))]
+
+    @property
+    def maps(self) -> list[str]:
+        """Names of the maps that the loader hands over, in this order."""
+        return [*MAPS, *self.calls_rings]
 
     @property
     def calls_ring_bytes(self) -> int:

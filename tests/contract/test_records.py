@@ -15,8 +15,8 @@ from otel_sysexit.addresses import SOCKADDR_BYTES_MAX
 from otel_sysexit.attributes import AttributeSelection
 from otel_sysexit.cgroups import Cgroup
 from otel_sysexit.config import Config
-from otel_sysexit.kernel import compiler, loader, macros, records
-from otel_sysexit.kernel.request import CALLS_RINGS_MAX, Request
+from otel_sysexit.kernel import compiler, macros, records
+from otel_sysexit.kernel.request import CALLS_RINGS_MAX, LINKS, Request
 from otel_sysexit.settings import STRING_LIMIT_MAX, STRING_LIMIT_MIN
 from otel_sysexit.startup import make_request
 from otel_sysexit.targets import Targets
@@ -353,9 +353,8 @@ def test_every_map_and_program_that_the_loader_names_exists():
     """The loader asks for maps and programs that the BPF sources define."""
     code = _code(SOURCES)
     rings = Request(0, np.zeros(0, np.uint32), cpus=8, calls_rings_max=CALLS_RINGS_MAX)
-    names = loader.handed_over(rings)
-    maps = [name for name in names if not re.search(rf"^BPF_\w+\((.* )?{name},", code, re.MULTILINE)]
-    programs = [name for name in loader.LINKS if f"int on_{name}(" not in code]
+    maps = [name for name in rings.maps if not re.search(rf"^BPF_\w+\((.* )?{name},", code, re.MULTILINE)]
+    programs = [name for name in LINKS if f"int on_{name}(" not in code]
 
     assert (maps, programs) == ([], [])
 
