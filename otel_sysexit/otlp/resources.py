@@ -18,7 +18,11 @@ from otel_sysexit import attributes as names
 from otel_sysexit.attributes import DEFAULT_ATTRIBUTES, AttributeSelection
 from otel_sysexit.config import Config
 from otel_sysexit.identity import Image, Process, Value
+from otel_sysexit.imports import without
 from otel_sysexit.targets import ServiceRule
+
+with without("_hashlib"):  # Python's own SHA-1 will do for a UUID
+    import hashlib  # noqa: F401 (uuid5 imports it)
 
 _GO_ARCHITECTURES: Final = {"x86_64": "amd64", "aarch64": "arm64"}
 _INSTANCE_NAMESPACE: Final = UUID("4d63009a-8d0f-11ee-aad7-4c796ed8e320")

@@ -16,6 +16,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from otel_sysexit.config import Config
 from otel_sysexit.errors import AgentError
+from otel_sysexit.imports import without
 from otel_sysexit.otlp.request import Request, Signal
 
 NOT_SENT: Final = "not sent in time"
@@ -79,7 +80,8 @@ class GrpcTransport:
     """One signal over gRPC: the channel and retries of the exporter for spans, our bytes, whatever the signal."""
 
     def __init__(self, config: Config, signal: Signal) -> None:
-        import grpc  # noqa: PLC0415 (0.1 s and 20 MB that HTTP users need not pay)
+        with without("ssl"):  # grpc has a TLS of its own; asyncio, which it imports, would like another one
+            import grpc  # noqa: PLC0415 (0.1 s and 20 MB that HTTP users need not pay)
         from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
 
         transport = self
