@@ -22,6 +22,7 @@ from otel_sysexit.calls import Calls, Decoder
 from otel_sysexit.command import Command, Inherited, find_executable
 from otel_sysexit.config import Config
 from otel_sysexit.containers import CgroupIndex
+from otel_sysexit.ending import TargetsLeft
 from otel_sysexit.errors import AgentError
 from otel_sysexit.flat import Flat
 from otel_sysexit.identity import Process, Thread
@@ -407,12 +408,13 @@ def attach(config: Config, targets: Targets, loader: Loader) -> int:
 
     signals.watch(handle)
     agent.watch(signals.fd)
+    left = TargetsLeft(capture)
     end = time.monotonic() + config.duration_ns / 1e9 if config.duration_ns is not None else float("inf")
     agent.loop(
         lambda: (
             bool(stops)
             or time.monotonic() >= end
-            or not (capture.has_targets() or targets.is_all or scan.may_grow())
+            or not (left.has_any() or targets.is_all or scan.may_grow())
         )
     )
     agent.finish()
