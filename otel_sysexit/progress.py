@@ -27,11 +27,15 @@ class Progress:
         self._last = (clock(), 0)
         self._next_s = self._last[0] + self._DELAY_S
 
+    def is_due(self) -> bool:
+        """Whether an update would be shown: five times a second at most."""
+        return self._is_terminal and self._clock() >= self._next_s
+
     def update(self, calls: int, dropped: int) -> None:
-        """Show the counts since the start of the run, five times a second at most."""
-        now = self._clock()
-        if not self._is_terminal or now < self._next_s:
+        """Show the counts since the start of the run, if it is time to."""
+        if not self.is_due():
             return
+        now = self._clock()
         self._next_s = now + self._INTERVAL_S
         last_s, last_calls = self._last
         rate = max(calls - last_calls, 0) / max(now - last_s, 1e-9)

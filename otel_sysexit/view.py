@@ -83,7 +83,7 @@ class View:
 
     def progress(self, capture: Capture) -> None:
         """Tell how it goes on, on a terminal."""
-        if self._progress is not None and sys.stderr.isatty():
+        if self._progress is not None and self._progress.is_due() and sys.stderr.isatty():
             ledger = capture.ledger()
             self._progress.update(self._calls, ledger[Ledger.DROPPED_RING_FULL])
 
