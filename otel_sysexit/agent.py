@@ -36,6 +36,7 @@ from otel_sysexit.otlp.resources import rules_of
 from otel_sysexit.processes import Processes
 from otel_sysexit.rate import RateKeeper
 from otel_sysexit.reading import Reader
+from otel_sysexit.resident import keep_freed_memory
 from otel_sysexit.sampling import threshold_of
 from otel_sysexit.scan import Scan, Standing, take_up
 from otel_sysexit.settings import Args
@@ -85,6 +86,7 @@ class Agent:
 
     def __init__(self, config: Config, title: str) -> None:
         """Prepare everything that needs no kernel; *title* names the run for people."""
+        keep_freed_memory()
         self._config = config
         self._structure = make_structure(config)
         self._totals = Totals()

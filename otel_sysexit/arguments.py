@@ -76,7 +76,7 @@ class ArgumentTexts:
         index = np.zeros(len(kind), np.uint16)
         is_known = self._is_known.take(kind)
         if not is_known.all():
-            for new in np.unique(kind[~is_known]).tolist():
+            for new in np.flatnonzero(np.bincount(kind[~is_known])).tolist():
                 self._learn(new, kinds[new])
         calls = np.flatnonzero(self._takes_part.take(kind))
         if not len(calls):

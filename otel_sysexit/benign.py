@@ -51,7 +51,7 @@ class BenignErrors:
             rows = np.flatnonzero(codes == number)
             if not len(rows):
                 continue
-            for index in np.unique(kind[rows]).tolist():
+            for index in np.flatnonzero(np.bincount(kind[rows])).tolist():
                 if fnmatch.fnmatchcase(kinds[index].restarts or kinds[index].name, pattern):
                     benign[rows[kind[rows] == index]] = True
         return benign

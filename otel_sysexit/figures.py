@@ -161,7 +161,7 @@ class Figures:
         """Count calls by kind; *row*: that of each, -1: not this one."""
         column = self._column.take(kind)
         if (column < 0).any():
-            fresh = np.unique(kind[column < 0])
+            fresh = np.flatnonzero(np.bincount(kind[column < 0]))
             self._column[fresh] = len(self._kinds) + np.arange(len(fresh))
             self._kinds += fresh.tolist()
             column = self._column.take(kind)

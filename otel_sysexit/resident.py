@@ -1,7 +1,8 @@
 """
-Memory that only starting needed.
+What of our memory is resident: not what only starting needed, but what is needed again and again.
 
-Importing a library touches its symbols, its relocations and code that runs once: a third of it or more. These pages are the page cache's, but count
+What is freed goes back to the kernel at once by default, and comes back page by page, each a fault: a batch is some megabytes, many times a second.
+It is kept instead. And importing a library touches its symbols, its relocations and code that runs once: a third of it or more. These pages are the page cache's, but count
 as resident as long as they are mapped. Unmapped, what is needed again is there for a page fault.
 """
 
@@ -10,6 +11,12 @@ import mmap
 from collections.abc import Iterator
 from typing import Any, Final
 
+_M_TRIM_THRESHOLD: Final = -1  # malloc.h
+_M_MMAP_THRESHOLD: Final = -3
+_LARGE_BYTES: Final = 8 << 20
+"""What is larger is mapped, and unmapped when it is freed."""
+_KEPT_BYTES: Final = 16 << 20
+"""At most, of what is free at the end of each thread's memory."""
 _PT_LOAD: Final = 1  # elf.h
 _PF_W: Final = 2
 
@@ -36,6 +43,14 @@ class _LibraryInfo(ctypes.Structure):
 
 
 _Callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(_LibraryInfo), ctypes.c_size_t, ctypes.c_void_p)
+
+
+def keep_freed_memory() -> None:
+    """Let the C library keep what is freed, but for large pieces; where it is none that can be told, nothing happens."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, _LARGE_BYTES)
+        mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
 
 
 def constant_segments() -> list[tuple[int, int]]:

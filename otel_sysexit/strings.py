@@ -85,7 +85,7 @@ class Strings:
         if len(found) == len(named):
             return False
         missing = np.delete(named, found)
-        for cpu in np.unique(missing["string_cpu"]).tolist():
+        for cpu in set(missing["string_cpu"].tolist()):
             last = self._last_seqs.get(cpu)
             # On a CPU strings come in the order of their numbers, which go round at 2^32: what was overtaken was dropped.
             ahead = 0 if last is None else last - missing["string_seq"][missing["string_cpu"] == cpu]
@@ -96,7 +96,7 @@ class Strings:
     def add(self, strings: npt.NDArray[Any]) -> None:
         """Keep *strings* (dtype STRING) for the calls that name them."""
         self._strings = np.concatenate((self._strings, strings)) if len(self._strings) else strings
-        for cpu in np.unique(strings["cpu"]).tolist():
+        for cpu in set(strings["cpu"].tolist()):
             self._last_seqs[cpu] = strings["seq"][strings["cpu"] == cpu][-1]
 
     def take_execs(self, tasks: npt.NDArray[Any], strings: npt.NDArray[Any]) -> dict[int, ExecStrings]:
@@ -182,7 +182,7 @@ class Strings:
         if not len(self._strings):
             return
         is_over = np.zeros(len(self._strings), np.bool_)
-        for cpu in np.unique(calls["string_cpu"]).tolist():
+        for cpu in set(calls["string_cpu"].tolist()):
             mine = calls[calls["string_cpu"] == cpu]
             # Numbers go round at 2^32.
             age = mine["string_seq"][-1] - self._strings["seq"]

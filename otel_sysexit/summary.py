@@ -239,7 +239,7 @@ class Statistics:
         np.maximum.at(totals.max_ns, kind, duration_ns)
         rows = totals.histogram[kind]
         if (rows == _UNSEEN).any():
-            self._make_histograms(np.unique(kind[rows == _UNSEEN]))
+            self._make_histograms(np.flatnonzero(np.bincount(kind[rows == _UNSEEN])))
             rows = totals.histogram[kind]
         places = rows * _BUCKETS + _bucket(calls.duration_ns)
         has_histogram = rows >= 0

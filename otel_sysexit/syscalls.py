@@ -305,7 +305,7 @@ class Kinds:
         is_known = self._is_known.take(kinds)
         if is_known.all():
             return
-        for index in np.unique(kinds[~is_known]).tolist():
+        for index in np.flatnonzero(np.bincount(kinds[~is_known])).tolist():
             kind = self[index]
             forms = [argument.form for argument in kind.arguments]
             self._forms[index] = forms + [Form.UNUSED] * (6 - len(forms))

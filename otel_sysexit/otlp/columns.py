@@ -104,8 +104,9 @@ class PreparedCalls(NamedTuple):
         """
         length = np.empty(len(at), np.int64)
         length[self.order] = ends[-1] - at - 1 - LENGTH_WIDTH
-        own = {**self.columns, "length": lambda rows: encode_varints(length[rows], LENGTH_WIDTH)}
-        own[BEGINNING] = block.column(own)
+        parts = {**self.columns, "length": lambda rows: encode_varints(length[rows], LENGTH_WIDTH)}
+        # Not in one dictionary: a cycle would keep batches alive until the collector of garbage comes.
+        own = {**self.columns, BEGINNING: block.column(parts)}
         rows = Rows(at, self.templates.which, self.order)
         places = self.templates.places
         others = [index for index, name in enumerate(columns) if name not in ARGUMENTS]
