@@ -64,7 +64,11 @@ def attach(start_agent, tmp_path, eventually):
                 stderr=stderr,
                 stdin=subprocess.DEVNULL,
             )
-        eventually(lambda: b"getppid(" in printed.read_bytes(), "the first call to be printed")
+        try:
+            eventually(lambda: b"getppid(" in printed.read_bytes(), "the first call to be printed")
+        except AssertionError as error:
+            said, ended = printed.read_text(), agent.poll()
+            raise AssertionError(f"the agent said {said!r}; its status is {ended}") from error
 
         def finish():
             status = agent.wait(timeout=60)
