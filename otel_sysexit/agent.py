@@ -30,13 +30,13 @@ from otel_sysexit.kernel.capture import Capture
 from otel_sysexit.kernel.handover import Loader
 from otel_sysexit.kernel.records import Ledger
 from otel_sysexit.ledger import Account, Delivery
+from otel_sysexit.memory import keep_freed_memory
 from otel_sysexit.messages import explain_bug, say
 from otel_sysexit.otlp.export import Batch
 from otel_sysexit.otlp.resources import rules_of
 from otel_sysexit.processes import Processes
 from otel_sysexit.rate import RateKeeper
 from otel_sysexit.reading import Reader
-from otel_sysexit.resident import keep_freed_memory
 from otel_sysexit.sampling import threshold_of
 from otel_sysexit.scan import Scan, Standing, take_up
 from otel_sysexit.settings import Args

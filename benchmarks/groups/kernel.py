@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from bench import Bench
-from contention import contention_table, make_contenders
 from machine import numbers, run
 from options import make_options, variants
 from report import Cell, Goal, Results, Table
@@ -58,8 +57,6 @@ def measure(bench: Bench) -> Results:
         )
     options = make_options(bench.program)
     measure_in_turn(variants(options), max(rounds // 2, 1))
-    contenders = make_contenders(bench.program)
-    measure_in_turn([one.row for one in contenders], max(rounds // 2, 1))
     by_title = {row.title: row for row in compared.rows}
     columns = {
         "asked for": "",
@@ -72,7 +69,6 @@ def measure(bench: Bench) -> Results:
             "calls": _call_table(by_title),
             "losses": losses,
             "prices": Table(columns, [one.cells() for one in options]),
-            "contention": contention_table(contenders),
         },
         {
             "collector": f"Spans went to: {sink.name}.",

@@ -1,4 +1,4 @@
-"""What a span costs the whole agent as processes, threads, kinds of calls and calls a second grow."""
+"""What a span costs the whole agent as processes, threads, kinds of calls and calls a second grow, and a call as CPUs do."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -8,10 +8,13 @@ import numpy as np
 import whole_agent
 from bench import Bench
 from collector import Collector
+from contention import contention_table, make_contenders
 from report import Cell, Goal, Results, Table
+from variants import measure_in_turn
 
 _ROUNDS: Final = 2
 _SECONDS: Final = 4
+_CONTENTION_ROUNDS: Final = 6
 _MOST_US: Final = {1_000: 1, 10_000: 2}
 """Of the agent, by processes."""
 _RATE: Final = 50_000
@@ -92,7 +95,10 @@ def measure(bench: Bench) -> Results:
     with bench.collector() as sink:
         for storm in _in_turn(every, bench.times(_ROUNDS)):
             storm.measure(bench, sink)
+    contenders = make_contenders(bench.program)
+    measure_in_turn([one.row for one in contenders], bench.times(_CONTENTION_ROUNDS))
     tables = {curve.name: curve.table(storms) for curve, storms in curves}
+    tables["contention"] = contention_table(contenders)
     return Results(list(_goals(tables["scale_processes"])), tables)
 
 

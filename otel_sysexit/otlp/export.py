@@ -18,7 +18,6 @@ from otel_sysexit.otlp.request import REQUEST_BYTES_MAX, Request
 from otel_sysexit.otlp.resources import rules_of
 from otel_sysexit.otlp.spans import SpanEncoder
 from otel_sysexit.otlp.transport import NOT_SENT, Answer, Transport
-from otel_sysexit.resident import give_back_libraries
 from otel_sysexit.traces import Placement, Span
 
 QUEUE_CALLS_MAX: Final = 16_384
@@ -229,7 +228,6 @@ class Exporter:
             self._transport = self._make_transport()
         except Exception as error:  # noqa: BLE001 (whatever a library refuses: its words, and every call counted)
             reason = str(error) or type(error).__name__
-        give_back_libraries()  # all that is needed has been imported
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._queue or self._is_closing)
