@@ -15,7 +15,7 @@ class TargetsLeft:
     Whether any thread is a target.
 
     The kernel answers by walking through a hash, 0.2 ms for an empty one, so it is asked only after a task record, as each end of a target
-    brings one when its slot is gone; and once a second.
+    brings one when its slot is gone; and once a second. As long as there was none, it is asked each time.
     """
 
     def __init__(self, capture: Capture, clock: Callable[[], float] = time.monotonic) -> None:

@@ -186,7 +186,8 @@ class Figures:
 
 def span_sizes(calls: Calls) -> npt.NDArray[np.int64]:
     """Return i8[n]: about how many bytes each call's span has (otlp/spans.py), without what all have of its program."""
-    size = calls.kinds.argument_counts(calls.kind) * np.int64(_ARGUMENT_BYTES)
+    size = calls.kinds.argument_counts(calls.kind).astype(np.int64)
+    size *= _ARGUMENT_BYTES
     size *= calls.has_args
     size += _SPAN_BYTES
     for texts, row in ((calls.paths, calls.path_row), (calls.files, calls.file_row)):

@@ -18,5 +18,5 @@ def without(name: str) -> Iterator[None]:
     try:
         yield
     finally:
-        if is_free:
+        if is_free and sys.modules.get(name) is None:  # else it came all the same, in another thread
             sys.modules.pop(name, None)

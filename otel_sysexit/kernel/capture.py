@@ -16,7 +16,8 @@ import numpy.typing as npt
 from otel_sysexit.errors import AgentError
 from otel_sysexit.kernel import records
 from otel_sysexit.kernel.maps import Map, possible_cpus, wait_for_running_programs
-from otel_sysexit.kernel.request import LINKS, TASKS_BYTES, Request
+from otel_sysexit.kernel.names import LINKS
+from otel_sysexit.kernel.request import TASKS_BYTES, Request
 from otel_sysexit.kernel.ring import Ring
 from otel_sysexit.kernel.rings import Rings
 from otel_sysexit.kernel.slots import Slots

@@ -17,17 +17,20 @@ import struct
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from otel_sysexit.kernel.bpf import RAW_TRACEPOINT, TRACEPOINT, Command, bpf, create_map, load_program
 from otel_sysexit.kernel.cache import Cache
 from otel_sysexit.kernel.compiling import Compilation, compile_programs, interpreters
 from otel_sysexit.kernel.fingerprint import fingerprint, stamps
 from otel_sysexit.kernel.macros import kernel_flags
+from otel_sysexit.kernel.names import LINKS
 from otel_sysexit.kernel.objects import MapSpecification, Object, Program
 from otel_sysexit.kernel.probes import LoadError, check_kernel
-from otel_sysexit.kernel.request import LINKS, Request
 from otel_sysexit.kernel.tracepoints import attach, mount_tracefs
+
+if TYPE_CHECKING:
+    from otel_sysexit.kernel.request import Request
 
 _PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
 PACKAGE: Final = Path(__file__).parents[1]
@@ -57,7 +60,7 @@ def find_bpf_dir(package: Path = PACKAGE) -> Path:
     raise LoadError("no-sources", f"the BPF sources are missing from {package}: reinstall otel-sysexit")
 
 
-def load(request: Request) -> list[int]:
+def load(request: "Request") -> list[int]:
     """
     Load and attach; return the descriptors of the *request*'s maps, of `LINKS`, and of the programs of `LINKS`.
 
@@ -76,7 +79,7 @@ def load(request: Request) -> list[int]:
     ]
 
 
-def load_kept_or_new(request: Request, bpf_dir: str) -> tuple[Object, dict[str, int], dict[str, int]]:
+def load_kept_or_new(request: "Request", bpf_dir: str) -> tuple[Object, dict[str, int], dict[str, int]]:
     """
     Return what `put_into_kernel` returns, behind the object: a kept one, or else one that is compiled now, and kept.
 
@@ -213,7 +216,7 @@ def close_all_but(*kept: int) -> None:
     os.closerange(below, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
 
 
-def serve(request: Request, channel: socket.socket, agent_pid: int) -> None:
+def serve(request: "Request", channel: socket.socket, agent_pid: int) -> None:
     """Load and attach what is asked for, and hand it over."""
     descriptors: list[int] = []
     try:

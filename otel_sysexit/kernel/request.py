@@ -12,6 +12,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from otel_sysexit.kernel.names import MAPS
 from otel_sysexit.kernel.records import (
     ERRNO_IS_KEPT,
     ERRNO_IS_WANTED,
@@ -34,22 +35,6 @@ PENDING_PLACES: Final = 32_768
 PENDING_OTHERS: Final = 32_768
 PENDING_OTHERS_ALL: Final = 131_072
 """With every thread of the host as a target."""
-MAPS: Final = (
-    *("pending", "pending_owners", "pending_others", "selection", "rate"),
-    *("strings", "tasks", "exec_strings", "files", "ledger", "is_closing"),
-)
-"""Those that the loader hands over, beside the rings of calls."""
-# In the order of attaching: whatever ends a call or a thread first, sys_enter last, so that no enter is seen
-# whose exit could be missed.
-LINKS: Final = (
-    "sched_process_exit",
-    "sched_process_exec",
-    "sched_process_fork",
-    "task_rename",
-    "sys_exit",
-    "sys_enter",
-)
-"""Programs, by their tracepoints, that the loader attaches, in this order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +68,7 @@ class Request:
     """Everything that was asked of the kernel side."""
 
     calls_bytes: int
-    """Size of the rings of calls together: a power of two, at least a page."""
+    """Size of the rings of calls together, if their number is a power of two, as this is; at least a page."""
     syscall_table: npt.NDArray[np.uint32]
     """u4[ABI_COUNT * NR_LIMIT]: entries as drawn in bpf/records.h."""
     cpus: int = 1
@@ -152,9 +137,9 @@ class Request:
 
     @property
     def calls_ring_bytes(self) -> int:
-        """Size of each of them: a power of two."""
-        share = max(self.calls_bytes // len(self.calls_rings), PAGE_SIZE)
-        return 1 << share.bit_length() - 1
+        """Size of each of them: a power of two, its part of all or more."""
+        share = -(-self.calls_bytes // len(self.calls_rings))
+        return max(1 << (share - 1).bit_length(), PAGE_SIZE)
 
     @property
     def strings_bytes(self) -> int:

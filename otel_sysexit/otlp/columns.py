@@ -204,10 +204,10 @@ def _name_parts(calls: Calls, stamps: Stamps[int], field: int) -> npt.NDArray[np
 def _columns(calls: Calls, placement: Placement, thresholds: Thresholds) -> dict[str, Column]:
     """Return every column."""
 
-    # Of rows of bytes, take() is ten times as fast as an index.
     def number(values: npt.NDArray[Any], width: int = VARINT_WIDTH) -> Column:
         return lambda rows: encode_varints(values[rows], width)
 
+    # Of rows of bytes, take() is ten times as fast as an index.
     return {
         "trace_id": lambda rows: placement.trace_id.take(placement.context[rows], axis=0),
         "span_id": lambda rows: encode_fixed(placement.span_id[rows]),

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 from uuid import UUID, uuid5
@@ -21,8 +22,11 @@ from otel_sysexit.identity import Image, Process, Value
 from otel_sysexit.imports import without
 from otel_sysexit.targets import ServiceRule
 
-with without("_hashlib"):  # Python's own SHA-1 will do for a UUID
-    import hashlib  # noqa: F401 (uuid5 imports it)
+if (
+    find_spec("_md5") and find_spec("_sha1") and (find_spec("_sha2") or find_spec("_sha256"))
+):  # not all Pythons have their own
+    with without("_hashlib"):  # which will do for a UUID
+        import hashlib  # noqa: F401 (uuid5 imports it)
 
 _GO_ARCHITECTURES: Final = {"x86_64": "amd64", "aarch64": "arm64"}
 _INSTANCE_NAMESPACE: Final = UUID("4d63009a-8d0f-11ee-aad7-4c796ed8e320")

@@ -18,7 +18,7 @@ from otel_sysexit.otlp.stamp import Mark
 PARTS_MAX: Final = 16_384
 """Templates and fields that are kept; a batch may add its own."""
 _BYTES_MAX: Final = 4 << 20
-"""Of them together."""
+"""Of them together, and of the table of those with texts."""
 _TEMPLATES_AT_FIRST: Final = 256
 _FIELDS_AT_FIRST: Final = (64, 64)
 _SLOT_BITS: Final = 14
@@ -121,7 +121,7 @@ class Stamps(Generic[_Key]):
 
     def make_room(self) -> None:
         """Forget everything if it is too much; all that was found before, too."""
-        if len(self.parts) + len(self._known) > PARTS_MAX or self.parts.size > _BYTES_MAX:
+        if len(self.parts) > PARTS_MAX or self.parts.size + self._text_parts.nbytes > _BYTES_MAX:
             self._clear()
 
     def find(self, key: _Key, make: Callable[[_Key], Stamp]) -> int:

@@ -16,7 +16,8 @@ from otel_sysexit.attributes import AttributeSelection
 from otel_sysexit.cgroups import Cgroup
 from otel_sysexit.config import Config
 from otel_sysexit.kernel import compiler, macros, records
-from otel_sysexit.kernel.request import CALLS_RINGS_MAX, LINKS, Request
+from otel_sysexit.kernel.names import LINKS
+from otel_sysexit.kernel.request import CALLS_RINGS_MAX, Request
 from otel_sysexit.settings import STRING_LIMIT_MAX, STRING_LIMIT_MIN
 from otel_sysexit.startup import make_request
 from otel_sysexit.targets import Targets

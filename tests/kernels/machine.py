@@ -94,14 +94,15 @@ def _death(folder: Path) -> str:
     """
     Return why the machine deserves a second chance; "" if it does not.
 
-    One boot in some dozens dies, at once or later, in code that the kernel patches while another processor runs it: emulation's, not
-    the kernel's. What we do to a kernel would happen again.
+    One boot in some dozens dies, at once or later, in code that the kernel patches while another processor runs it: of an opcode that is none.
+    That is emulation's, not the kernel's, and nothing that we could do to one.
     """
     words = (folder / "status").read_text().split()
     if not words:
         return "its first program did not begin"
-    panic = re.search(r"Kernel panic[^\n]*", (folder / "console").read_text(errors="replace"))
-    return panic[0] if panic and len(words) < 2 else ""
+    console = (folder / "console").read_text(errors="replace")
+    panic = re.search(r"(invalid opcode|int3)[\s\S]*(Kernel panic[^\n]*)", console)
+    return panic[2] if panic and len(words) < 2 else ""
 
 
 def _boot(guest: Guest, folder: Path, deadline_s: float) -> None:

@@ -18,14 +18,14 @@ from otel_sysexit.selections import kernel_table
 LOAD = """
 import json, os, sys
 sys.path.append(sys.argv[1])
-from otel_sysexit.kernel import compiler, compiling, loader, macros, objects, request
+from otel_sysexit.kernel import compiler, compiling, loader, macros, names, objects
 bcc = compiler.import_bcc()
 offsets = macros.kernel_flags(["-DSELECT_CGROUP"])
 for line in sys.stdin:
     asked = json.loads(line)
     by_controller = macros.kernel_flags(asked) if "-DCGROUP_SUBSYSTEM=memory" in asked else []
     all_macros = [*asked, *offsets, *by_controller]
-    ways = compiling.ways_of_calling(all_macros, request.LINKS)
+    ways = compiling.ways_of_calling(all_macros, names.LINKS)
     try:
         compiled = compiler.compile_programs(bcc, sys.argv[2], all_macros, ways)
         stored = objects.Object.from_json(compiled.to_json())

@@ -146,7 +146,7 @@ def test_cpus_share_rings_in_groups(cpus, rings_max, rings):
     assert len(names) == rings
     assert (cpus - 1) // request.cpus_a_ring == rings - 1
     assert [request.sizes()[name] for name in names] == [request.calls_ring_bytes] * rings
-    assert (1 << 20) // (2 * rings) < request.calls_ring_bytes <= (1 << 20) // rings
+    assert (1 << 20) <= request.calls_ring_bytes * rings < 2 << 20
 
 
 def test_a_single_ring_is_no_macro():
