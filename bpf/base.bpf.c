@@ -9,7 +9,7 @@
  * Macros (each a compile-time choice; what is not asked for costs nothing):
  *   ARCH_X86_64 | ARCH_AARCH64   the machine
  *   WAKE_EVERY                   records on a CPU between two wake-ups, a power of two
- *   CALLS_RINGS, CPUS_A_RING     so many rings of calls, 8 at most, and how many CPUs write to each
+ *   CPUS_A_RING                  how many CPUs write to each of several rings of calls, 8 at most
  *   STRING_LIMIT                 bytes of a string that are kept (records.h)
  *   ARGS                         0: none, 1: numbers, 2: paths, descriptors and addresses, too
  *   COMMAND_ARGS                 argv of each exec
@@ -39,12 +39,6 @@
 
 #ifndef WAKE_EVERY
 #define WAKE_EVERY 8192
-#endif
-#ifndef CALLS_RINGS
-#define CALLS_RINGS 1
-#endif
-#ifndef CPUS_A_RING
-#define CPUS_A_RING 1
 #endif
 #ifndef ARGS
 #define ARGS 2
@@ -97,25 +91,13 @@
 #define SIZE_OF_LOADER 1
 
 BPF_RINGBUF_OUTPUT(calls, SIZE_OF_LOADER);
-#if CALLS_RINGS > 1
+#ifdef CPUS_A_RING
 BPF_RINGBUF_OUTPUT(calls_1, SIZE_OF_LOADER);
-#endif
-#if CALLS_RINGS > 2
 BPF_RINGBUF_OUTPUT(calls_2, SIZE_OF_LOADER);
-#endif
-#if CALLS_RINGS > 3
 BPF_RINGBUF_OUTPUT(calls_3, SIZE_OF_LOADER);
-#endif
-#if CALLS_RINGS > 4
 BPF_RINGBUF_OUTPUT(calls_4, SIZE_OF_LOADER);
-#endif
-#if CALLS_RINGS > 5
 BPF_RINGBUF_OUTPUT(calls_5, SIZE_OF_LOADER);
-#endif
-#if CALLS_RINGS > 6
 BPF_RINGBUF_OUTPUT(calls_6, SIZE_OF_LOADER);
-#endif
-#if CALLS_RINGS > 7
 BPF_RINGBUF_OUTPUT(calls_7, SIZE_OF_LOADER);
 #endif
 BPF_RINGBUF_OUTPUT(strings, SIZE_OF_LOADER);

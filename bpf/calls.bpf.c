@@ -170,36 +170,22 @@ static __always_inline u8 fill_arguments(struct call_record *record, struct slot
  */
 static __always_inline struct call_record *reserve_record(void)
 {
-#if CALLS_RINGS > 1
+#ifdef CPUS_A_RING
 	switch (bpf_get_smp_processor_id() / CPUS_A_RING) {
-#if CALLS_RINGS > 1
 	case 1:
 		return calls_1.ringbuf_reserve(sizeof(struct call_record));
-#endif
-#if CALLS_RINGS > 2
 	case 2:
 		return calls_2.ringbuf_reserve(sizeof(struct call_record));
-#endif
-#if CALLS_RINGS > 3
 	case 3:
 		return calls_3.ringbuf_reserve(sizeof(struct call_record));
-#endif
-#if CALLS_RINGS > 4
 	case 4:
 		return calls_4.ringbuf_reserve(sizeof(struct call_record));
-#endif
-#if CALLS_RINGS > 5
 	case 5:
 		return calls_5.ringbuf_reserve(sizeof(struct call_record));
-#endif
-#if CALLS_RINGS > 6
 	case 6:
 		return calls_6.ringbuf_reserve(sizeof(struct call_record));
-#endif
-#if CALLS_RINGS > 7
 	case 7:
 		return calls_7.ringbuf_reserve(sizeof(struct call_record));
-#endif
 	}
 #endif
 	return calls.ringbuf_reserve(sizeof(struct call_record));

@@ -164,7 +164,7 @@ class Request:
         if self.cgroup_subsystem:
             flags.append(f"-DCGROUP_SUBSYSTEM={self.cgroup_subsystem}")
         if len(self.calls_rings) > 1:
-            flags += [f"-DCALLS_RINGS={len(self.calls_rings)}", f"-DCPUS_A_RING={self.cpus_a_ring}"]
+            flags.append(f"-DCPUS_A_RING={self.cpus_a_ring}")
         if self.has_set:
             flags += ["-DSYSCALL_SET", f"-DWANT_UNKNOWN={int(self.wants_unknown)}"]
         if self.min_duration is not None:
