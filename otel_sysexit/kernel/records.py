@@ -51,8 +51,16 @@ CALL = call_dtype()
 
 
 def copy_field(rows: npt.NDArray[Any], name: str) -> npt.NDArray[Any]:
-    """Return a field of *rows* that is an array itself, contiguous: a copy made a row at a time, not a number at a time."""
-    dtype, offset = rows.dtype.fields[name][:2]  # type: ignore[index]
+    """
+    Return a field of *rows* that is an array itself, contiguous: a copy made a row at a time, not a number at a time.
+
+    Raises:
+        TypeError: *rows* are no records.
+    """
+    fields = rows.dtype.fields
+    if fields is None:
+        raise TypeError(f"{rows.dtype} has no fields")
+    dtype, offset = fields[name][:2]
     whole = np.ascontiguousarray(rows.getfield(np.dtype((np.void, dtype.itemsize)), offset))
     return whole.view(dtype.base).reshape(len(rows), *dtype.shape)
 

@@ -17,7 +17,7 @@ from opentelemetry.proto.trace.v1 import trace_pb2
 from otel_sysexit.attributes import AttributeSelection
 from otel_sysexit.otlp.resources import key_value
 from otel_sysexit.otlp.stamp import Column, Mark, encode_fixed, random_mark
-from otel_sysexit.otlp.stamps import Chosen, Stamp, Stamps, TextField
+from otel_sysexit.otlp.stamps import Chosen, Stamp, Stamps
 from otel_sysexit.traces import Span
 
 _IS_REMOTE_KNOWN: Final = 0x100
@@ -57,7 +57,7 @@ class OtherSpans:
     def __init__(self, selection: AttributeSelection) -> None:
         """Have no templates yet; attributes that *selection* has not are left out."""
         self._selection = selection
-        self._stamps: Stamps[_Kind] = Stamps(len(_COLUMNS), 0, _no_text)
+        self._stamps: Stamps[_Kind] = Stamps(len(_COLUMNS))
 
     def prepare(self, spans: Sequence[Span]) -> Prepared:
         """Return templates and columns of *spans*."""
@@ -75,10 +75,6 @@ class OtherSpans:
         message[alone] = len(messages) + np.arange(len(alone))
         messages += [_serialize(spans[index], self._selection) for index in alone]
         return Prepared(messages, message, templates, _columns(spans))
-
-
-def _no_text(field: TextField, text: str) -> bytes:
-    raise NotImplementedError  # these spans have no slots
 
 
 def _kind(span: Span) -> _Kind:

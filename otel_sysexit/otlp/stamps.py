@@ -86,14 +86,19 @@ class Chosen(NamedTuple):
 class Stamps(Generic[_Key]):
     """Templates with the same columns and slots, by what they are templates of, and the fields that follow them."""
 
-    def __init__(self, columns: int, slots: int, serialize: Callable[[TextField, str], bytes]) -> None:
+    def __init__(
+        self,
+        columns: int,
+        slots: int = 0,
+        serialize: Callable[[TextField, str], bytes] = lambda _field, text: text.encode(),
+    ) -> None:
         """
         Have nothing yet.
 
         Args:
             columns: How many there are.
             slots: How many texts a message can have.
-            serialize: Makes a field with a text in it, so that the text's bytes are the last ones but for the words *after*.
+            serialize: Where there are slots: makes a field with a text in it, so that the text's bytes are the last ones but for the words *after*.
         """
         self._sizes = columns, slots
         self._serialize = serialize
