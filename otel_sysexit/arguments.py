@@ -12,6 +12,7 @@ from typing import Final, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from otel_sysexit.hashing import HashTable
 from otel_sysexit.notation import Placed, placed_sorts
 from otel_sysexit.signatures import shipped_signature
 from otel_sysexit.syscalls import KINDS_MAX, Form, Kind, Kinds
@@ -28,7 +29,7 @@ _NOTHING: Final[Texts] = (None, None, None, None, None, None)
 _WIDTH: Final = {Form.SIGNED_32: 32, Form.UNSIGNED_32: 32, Form.POINTER_32: 32, Form.UNSIGNED_16: 16}
 _FACTORS: Final = np.uint64(0x9E3779B97F4A7C15) ** np.arange(1, 8, dtype=np.uint64)
 """Of six arguments and a kind. The first is 2^64 divided by the golden ratio: odd, without a pattern."""
-_SLOT_BITS: Final = 17
+_TABLE_BITS: Final = 16
 _Condition: TypeAlias = tuple[int, frozenset[int], int]  # an argument's place, its values, its bits
 _Rule: TypeAlias = tuple[int, tuple[_Condition, ...]]  # a place, and the conditions of which one must hold
 
@@ -58,7 +59,7 @@ class ArgumentTexts:
         self._shown = np.zeros(COMBINATIONS_MAX + 1, np.uint16)  # the index, or 0 if all its texts are None
         self._keys = np.array([2**64 - 1], np.uint64)  # sorted, so that this one ends every search
         self._rows = np.zeros(1, np.uint16)  # the combination of each
-        self._slots = np.zeros(1 << _SLOT_BITS, np.uint16)  # the latest combination with a key's first bits
+        self._table = HashTable(_TABLE_BITS)  # the combination of each, too
 
     def __getitem__(self, index: int) -> Texts:
         """Return the text of each argument; None where it is a number."""
@@ -84,7 +85,7 @@ class ArgumentTexts:
         kind = kind.take(calls)
         values = self._canonical(kind, args.take(calls, axis=0))
         keys = _keys(kind, values)
-        rows = self._slots.take((keys >> np.uint64(64 - _SLOT_BITS)).astype(np.intp))
+        rows = self._table.guess(keys).astype(np.uint16)
         others = self._differing(rows, kind, values)
         if len(others):
             rows[others] = self._look_up(
@@ -180,7 +181,7 @@ class ArgumentTexts:
         if not rows:
             return False
         all_keys = np.concatenate((self._keys, np.array(added, np.uint64)))
-        self._slots[all_keys[-len(rows) :] >> np.uint64(64 - _SLOT_BITS)] = rows
+        self._table.put(all_keys[-len(rows) :], np.array(rows))
         order = np.argsort(all_keys)
         self._keys = all_keys[order]
         self._rows = np.concatenate((self._rows, np.array(rows, np.uint16)))[order]

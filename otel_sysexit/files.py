@@ -12,9 +12,10 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from otel_sysexit.hashing import HashTable
 from otel_sysexit.texts import NO_TEXTS, Texts, clean_text, kept_lengths, make_texts
 
-_SLOT_BITS: Final = 16
+_TABLE_BITS: Final = 16
 _BYTES_MAX: Final = 6 << 20
 """What is kept: 20,000 files of the usual size; those asked for longest ago go first."""
 
@@ -32,8 +33,8 @@ class Files:
         """Of the records, ascending."""
         self._order = np.empty(0, np.intp)
         """Where the record of each of `_numbers` is."""
-        self._slots = np.zeros(1 << _SLOT_BITS, np.uint32)
-        """Where in `_numbers` one with the hash is, if none with the same hash took its place."""
+        self._table = HashTable(_TABLE_BITS)
+        """Where in `_numbers` each is."""
 
     def add(self, strings: npt.NDArray[Any]) -> None:
         """Take in *strings* (role FILE)."""
@@ -67,7 +68,7 @@ class Files:
         # Stable, so that of two with one number (which go round) the newer comes last.
         self._order = np.argsort(self._records["seq"], kind="stable")
         self._numbers = self._records["seq"][self._order]
-        self._slots[_hash(self._numbers)] = np.arange(len(self._numbers))
+        self._table.put(self._numbers, np.arange(len(self._numbers)))
 
     def lacks(self, numbers: npt.NDArray[np.uint32]) -> bool:
         """Whether one of *numbers*, u4[n, 2], is not known; 0 is none."""
@@ -108,7 +109,7 @@ class Files:
 
     def _look_up(self, numbers: npt.NDArray[np.uint32]) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.bool_]]:
         """Return where in `_numbers`, of which there are some, each of *numbers* is last, and whether it is there at all."""
-        at = self._slots.take(_hash(numbers)).astype(np.intp)
+        at = self._table.guess(numbers)
         is_found = self._numbers.take(at) == numbers
         others = np.flatnonzero(~is_found)
         if len(others):
@@ -125,9 +126,3 @@ class Files:
             renewed = self._records[old]
             self._records = self._records[kept]
             self._append(renewed)
-
-
-def _hash(numbers: npt.NDArray[np.uint32]) -> npt.NDArray[np.intp]:
-    """Return a slot for each of *numbers*, which count up on each CPU."""
-    spread = numbers * np.uint32(0x9E3779B1)
-    return (spread >> np.uint32(32 - _SLOT_BITS)).astype(np.intp)

@@ -12,6 +12,7 @@ from typing import Final, Generic, NamedTuple, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from otel_sysexit.hashing import HashTable
 from otel_sysexit.otlp.parts import Store, grown
 from otel_sysexit.otlp.stamp import Mark
 
@@ -21,8 +22,7 @@ _BYTES_MAX: Final = 4 << 20
 """Of them together, and of the table of those with texts."""
 _TEMPLATES_AT_FIRST: Final = 256
 _FIELDS_AT_FIRST: Final = (64, 64)
-_SLOT_BITS: Final = 14
-_MIX: Final = np.uint64(0x9E3779B97F4A7C15)  # 2^64 divided by the golden ratio: odd, without a pattern
+_TABLE_BITS: Final = 14
 _NO_SHAPE: Final = np.uint64(2**64 - 1)
 _Key = TypeVar("_Key", bound=Hashable)
 
@@ -115,8 +115,8 @@ class Stamps(Generic[_Key]):
         self._places = np.zeros((_TEMPLATES_AT_FIRST, columns, 2), np.int64)
         self._fields = np.zeros((_TEMPLATES_AT_FIRST, slots), np.intp)
         self._shapes = np.full(_TEMPLATES_AT_FIRST, _NO_SHAPE, np.uint64)
-        self._slots = np.zeros(1 << _SLOT_BITS, np.int32)
-        """A template for each hash of a shape."""
+        self._table = HashTable(_TABLE_BITS)
+        """The template of each shape."""
         self._known: list[TextField] = []
         self._numbers: dict[TextField, int] = {}
         self._text_parts = np.zeros(_FIELDS_AT_FIRST, np.intp)
@@ -137,16 +137,14 @@ class Stamps(Generic[_Key]):
         self: "Stamps[int]", shapes: npt.NDArray[np.uint64], make: Callable[[int], Stamp]
     ) -> npt.NDArray[np.intp]:
         """Return the numbers, intp[n], of the templates of *shapes*, u8[n], those that are new from *make*."""
-        slots = (shapes * _MIX) >> np.uint64(64 - _SLOT_BITS)
-        found = self._slots.take(slots.view(np.int64)).astype(np.intp)
+        found = self._table.guess(shapes)
         missed = np.flatnonzero(self._shapes.take(found) != shapes)
         if len(missed):
             distinct, inverse = np.unique(shapes[missed], return_inverse=True)
             numbers = np.array([self.find(shape, make) for shape in distinct.tolist()], np.intp)
             self._shapes[numbers] = distinct
             found[missed] = numbers[inverse]
-            # Of those that share a slot the last one is found at once.
-            self._slots[slots[missed]] = found[missed]
+            self._table.put(distinct, numbers)
         return found
 
     def choose(self, found: npt.NDArray[np.intp]) -> Chosen:

@@ -194,6 +194,6 @@ def test_numbers_with_one_hash_are_told_apart():
     """Of files whose numbers share a slot each is found, and what was never told is not."""
     files = make_files()
     files.add(file_records((1, b"/one"), (2, b"/two"), (3, b"/three")))
-    files._slots[:] = 1
+    files._table._rows[:] = 1
 
     assert ask(files, 1, 2, 3, 4) == [b"/one", b"/two", b"/three", None]

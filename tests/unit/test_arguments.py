@@ -185,5 +185,5 @@ def test_a_combination_whose_slot_is_taken_is_found_all_the_same() -> None:
     batches = Batches()
     calls = [(Abi.X86_64 * NUMBERS + 62, [1, signal, 0, 0, 0, 0]) for signal in range(1, 9)]
     before = batches.index(calls)
-    batches.texts._slots[:] = before[0]
+    batches.texts._table._rows[:] = before[0]
     assert batches.index(calls) == before

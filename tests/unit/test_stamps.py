@@ -38,9 +38,9 @@ def test_shapes_find_their_templates(stamps):
     ]
 
 
-def test_shapes_that_share_a_slot_are_told_apart(stamps, monkeypatch):
-    """However few slots there are, a shape is never taken for another."""
-    monkeypatch.setattr(module, "_SLOT_BITS", 1)
+def test_shapes_that_share_a_hash_are_told_apart(stamps, monkeypatch):
+    """However few hashes there are, a shape is never taken for another."""
+    monkeypatch.setattr(module, "_TABLE_BITS", 1)
     stamps._clear()
     shapes = np.array([1, 2, 3, 4, 5, 1, 2], np.uint64)
     for _ in range(3):
