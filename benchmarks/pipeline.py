@@ -26,6 +26,7 @@ from otel_sysexit.calls import Decoder
 from otel_sysexit.flat import Flat
 from otel_sysexit.kernel import records
 from otel_sysexit.kernel.ring import Ring
+from otel_sysexit.memory import keep_freed_memory
 from otel_sysexit.otlp.spans import SpanEncoder
 from otel_sysexit.processes import Processes
 from otel_sysexit.settings import BENIGN_ERRORS
@@ -208,6 +209,7 @@ class Pipeline:
 
 def measure(rounds: int) -> Iterator[tuple[Pipeline, list[float]]]:
     """Yield for each case its pipeline and the ns of CPU a span, by round; cases are interleaved."""
+    keep_freed_memory()  # as the agent does
     pipelines = [Pipeline(case) for case in CASES]
     taken: dict[Pipeline, list[float]] = {pipeline: [] for pipeline in pipelines}
     chance = np.random.default_rng()
