@@ -12,6 +12,7 @@ from typing import Final, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from otel_sysexit.distinct import find_distinct
 from otel_sysexit.hashing import HashTable
 from otel_sysexit.notation import Placed, placed_sorts
 from otel_sysexit.signatures import shipped_signature
@@ -77,7 +78,7 @@ class ArgumentTexts:
         index = np.zeros(len(kind), np.uint16)
         is_known = self._is_known.take(kind)
         if not is_known.all():
-            for new in np.flatnonzero(np.bincount(kind[~is_known])).tolist():
+            for new in find_distinct(kind[~is_known]).tolist():
                 self._learn(new, kinds[new])
         calls = np.flatnonzero(self._takes_part.take(kind))
         if not len(calls):
@@ -146,7 +147,7 @@ class ArgumentTexts:
         rule = self._rule.take(kind)
         ruled = np.flatnonzero(rule != 0)
         rule = rule.take(ruled)
-        for number in np.flatnonzero(np.bincount(rule)).tolist():
+        for number in find_distinct(rule).tolist():
             calls = ruled[rule == number]
             for place, conditions in self._rules[number]:
                 met: list[npt.NDArray[np.bool_]] = []

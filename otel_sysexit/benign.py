@@ -11,6 +11,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from otel_sysexit.distinct import find_distinct
 from otel_sysexit.syscalls import Kinds
 
 _ERRNOS: Final = {name: number for name, number in vars(errno).items() if isinstance(number, int)}
@@ -51,7 +52,7 @@ class BenignErrors:
             rows = np.flatnonzero(codes == number)
             if not len(rows):
                 continue
-            for index in np.flatnonzero(np.bincount(kind[rows])).tolist():
+            for index in find_distinct(kind[rows]).tolist():
                 if fnmatch.fnmatchcase(kinds[index].restarts or kinds[index].name, pattern):
                     benign[rows[kind[rows] == index]] = True
         return benign

@@ -8,7 +8,7 @@ does not know who made a call (processes.py) nor what becomes of it. No Python o
 import enum
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
@@ -85,20 +85,30 @@ class Calls:
     span: npt.NDArray[Any] | None = None
     """dtype SPAN_CONTEXT[n]: the application's span that the thread was in when it made the call; zeros: none; None: nobody says."""
     thread: npt.NDArray[np.uint32] = field(default_factory=lambda: np.empty(0, np.uint32))
-    """Index into *threads*; filled in by processes.py."""
+    """Index into *threads*; this and what follows is filled in by processes.py."""
     threads: Sequence[Thread] = ()
+    program: npt.NDArray[np.intp] = field(default_factory=lambda: np.empty(0, np.intp))
+    """Index into *programs*."""
+    programs: Sequence[Image] = ()
+    """Of *threads*, each once."""
 
     def __len__(self) -> int:
         return len(self.start_unix_ns)
 
-    def by_program(self) -> tuple[list[Image], npt.NDArray[np.intp]]:
-        """Return the programs of *threads*, and intp[n]: which of them each call was made by."""
-        images = [thread.image for thread in self.threads]
-        distinct = list(dict.fromkeys(images))
-        if len(distinct) == len(images):
-            return images, self.thread.astype(np.intp)
-        row = {image: row for row, image in enumerate(distinct)}
-        return distinct, np.array([row[image] for image in images], np.intp)[self.thread]
+    def made_by(self, thread: npt.NDArray[np.intp], threads: Sequence[Thread]) -> "Calls":
+        """Return the same calls, of which each was made by that of *threads* which *thread*, intp[n], is the index of."""
+        images = [one.image for one in threads]
+        programs, program = list(dict.fromkeys(images)), thread
+        if len(programs) < len(images):
+            row = {image: row for row, image in enumerate(programs)}
+            program = np.array([row[image] for image in images], np.intp).take(thread)
+        return replace(
+            self,
+            thread=thread.astype(np.uint32),
+            threads=threads,
+            program=program,
+            programs=programs,
+        )
 
 
 class Clock:

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from otel_sysexit.calls import Calls, Outcome
+from otel_sysexit.distinct import find_distinct
 from otel_sysexit.syscalls import KINDS_MAX
 from otel_sysexit.texts import Texts
 from otel_sysexit.traces import Owner
@@ -161,7 +162,7 @@ class Figures:
         """Count calls by kind; *row*: that of each, -1: not this one."""
         column = self._column.take(kind)
         if (column < 0).any():
-            fresh = np.flatnonzero(np.bincount(kind[column < 0]))
+            fresh = find_distinct(kind[column < 0])
             self._column[fresh] = len(self._kinds) + np.arange(len(fresh))
             self._kinds += fresh.tolist()
             column = self._column.take(kind)

@@ -21,6 +21,7 @@ from otel_sysexit.calls import Calls
 from otel_sysexit.cgroups import Membership
 from otel_sysexit.containers import CgroupIndex, read_membership
 from otel_sysexit.contexts import ContextWatch
+from otel_sysexit.distinct import index_distinct
 from otel_sysexit.environment import parse_resource_attributes
 from otel_sysexit.identity import Image, Process, Thread
 from otel_sysexit.images import (
@@ -35,6 +36,7 @@ from otel_sysexit.images import (
 )
 from otel_sysexit.kernel.records import TaskKind
 from otel_sysexit.propagation import parse_trace_context
+from otel_sysexit.settled import SettledThreads
 from otel_sysexit.strings import ExecStrings
 
 _Entry = TypeVar("_Entry")
@@ -136,8 +138,8 @@ class Processes:
         self._has_cgroup = has_cgroup
         self._boot_to_unix_ns = boot_to_unix_ns
         self._timelines: dict[int, _Timeline] = {}
-        self._settled: dict[int, Thread] = {}
-        """By tgid << 32 | tid: what a thread is whatever the time, until its timeline changes."""
+        self._settled = SettledThreads()
+        """What a thread is whatever the time, until its timeline changes."""
         self._dying: list[_Dying] = []
         self._superseded: deque[_Superseded] = deque()
         self._launched: Process | None = None
@@ -360,53 +362,61 @@ class Processes:
 
     def identify(self, calls: Calls) -> Calls:
         """
-        Return *calls* with `thread` and `threads` filled in.
+        Return *calls* with their threads and programs filled in.
 
         A call belongs to what its thread was when it ended: a successful exec to the new program.
         """
-        pairs = calls.tgid.astype(np.uint64) << np.uint64(32) | calls.tid
-        unique, inverse = np.unique(pairs, return_inverse=True)
-        keys = unique.tolist()
-        # Of nearly all threads nothing changed lately: a look-up each.
-        known = [self._settled.get(key) for key in keys]
-        threads = [thread for thread in known if thread is not None]
-        if len(threads) == len(keys):
-            return replace(calls, thread=inverse.astype(np.uint32), threads=threads)
-        threads = []
+        keys = calls.tgid.astype(np.uint64) << np.uint64(32) | calls.tid
+        # Of nearly all threads nothing changed lately; 0 stands for the others.
+        settled, thread = index_distinct(self._settled.find(keys))
+        if settled[:1].all():
+            return calls.made_by(thread, self._settled.take(settled))
+        threads = self._settled.take(settled[1:])
+        rows = np.flatnonzero(thread == 0)
+        index = thread - 1
+        index[rows] = len(threads) + self._tell_apart(keys[rows], rows, calls, threads)
+        return calls.made_by(index, threads)
+
+    def _tell_apart(
+        self,
+        keys: npt.NDArray[np.uint64],
+        rows: npt.NDArray[np.intp],
+        calls: Calls,
+        threads: list[Thread],
+    ) -> npt.NDArray[np.intp]:
+        """Add to *threads* what those that are not settled were, and settle those that were the same all the time; return intp[k], which of the added ones made the calls at *rows*, intp[k]."""
+        unsettled, of_row = np.unique(keys, return_inverse=True)
+        before = len(threads)
         firsts: list[int] = []
         later: list[tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]] = []
-        for index, settled in enumerate(known):
-            firsts.append(len(threads))
-            if settled is not None:
-                threads.append(settled)
-                continue
-            tgid, tid = keys[index] >> 32, keys[index] & 0xFFFFFFFF
+        for number, key in enumerate(unsettled.tolist()):
+            firsts.append(len(threads) - before)
+            tgid, tid = key >> 32, key & 0xFFFFFFFF
             timeline = self._timelines.get(tgid)
             if timeline is None:  # its start was dropped (counted): /proc may know it
-                timeline = self._timelines[tgid] = self._recover(
-                    tgid, int(calls.start_unix_ns[inverse == index].min())
-                )
+                seen_unix_ns = int(calls.start_unix_ns[rows[of_row == number]].min())
+                timeline = self._timelines[tgid] = self._recover(tgid, seen_unix_ns)
             changes = timeline.changes(tid)
             threads += [
                 Thread(tid, timeline.name_at(tid, since), timeline.image_at(since)) for since in (0, *changes)
             ]
             if changes:  # threads are few, calls many: times are looked at only where something changed
-                rows = np.flatnonzero(inverse == index)
-                at = np.searchsorted(np.array(changes, np.uint64), calls.end_boot_ns[rows], side="right")
-                later.append((rows, at))
+                own = np.flatnonzero(of_row == number)
+                ends = calls.end_boot_ns[rows[own]]
+                later.append((own, np.searchsorted(np.array(changes, np.uint64), ends, side="right")))
             else:
-                self._settled[keys[index]] = threads[-1]
-                timeline.settled.add(keys[index])
-        thread = np.array(firsts, np.uint32)[inverse]
-        for rows, at in later:
-            thread[rows] += at.astype(np.uint32)
-        return replace(calls, thread=thread, threads=threads)
+                self._settled.add(key, threads[-1])
+                timeline.settled.add(key)
+        thread = np.array(firsts, np.intp)[of_row]
+        for own, at in later:
+            thread[own] += at
+        return thread
 
     def _unsettle(self, timeline: _Timeline | None) -> None:
         """Ask *timeline* again: it changes."""
         if timeline is not None:
             for key in timeline.settled:
-                del self._settled[key]
+                self._settled.discard(key)
             timeline.settled.clear()
 
     def _recover(self, pid: int, seen_unix_ns: int) -> _Timeline:

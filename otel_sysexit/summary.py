@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from otel_sysexit.calls import Calls, Outcome
+from otel_sysexit.distinct import find_distinct
 from otel_sysexit.identity import Process
 from otel_sysexit.live import describe
 from otel_sysexit.sampling import Thresholds
@@ -239,7 +240,7 @@ class Statistics:
         np.maximum.at(totals.max_ns, kind, duration_ns)
         rows = totals.histogram[kind]
         if (rows == _UNSEEN).any():
-            self._make_histograms(np.flatnonzero(np.bincount(kind[rows == _UNSEEN])))
+            self._make_histograms(find_distinct(kind[rows == _UNSEEN]))
             rows = totals.histogram[kind]
         places = rows * _BUCKETS + _bucket(calls.duration_ns)
         has_histogram = rows >= 0

@@ -17,6 +17,7 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from otel_sysexit.distinct import find_distinct
 from otel_sysexit.signatures import FOREIGN_DESCRIPTORS, Declared, signature
 
 U1: TypeAlias = npt.NDArray[np.uint8]
@@ -305,7 +306,7 @@ class Kinds:
         is_known = self._is_known.take(kinds)
         if is_known.all():
             return
-        for index in np.flatnonzero(np.bincount(kinds[~is_known])).tolist():
+        for index in find_distinct(kinds[~is_known]).tolist():
             kind = self[index]
             forms = [argument.form for argument in kind.arguments]
             self._forms[index] = forms + [Form.UNUSED] * (6 - len(forms))

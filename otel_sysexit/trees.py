@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from otel_sysexit import attributes
 from otel_sysexit.calls import Calls
+from otel_sysexit.distinct import find_distinct
 from otel_sysexit.identity import Process
 from otel_sysexit.joining import is_joined, join
 from otel_sysexit.propagation import TraceContext
@@ -107,8 +108,8 @@ class Tree:
 
     def place(self, calls: Calls) -> Placement:
         """Give each call its process's span as the parent, in the part that has room, or its application's span."""
-        images, of_call = calls.by_program()
-        members = [image.process for image in images]
+        of_call = calls.program
+        members = [image.process for image in calls.programs]
         context = np.empty(len(calls), np.uint32)
         trace_ids: list[bytes] = []
         parents: list[int] = []
@@ -159,7 +160,7 @@ class Tree:
         self, members: Sequence[Process], of_row: npt.NDArray[np.intp]
     ) -> tuple[npt.NDArray[np.intp], Sequence[Process], list[int]]:
         """Return whose rows *of_row* are: their indices in *members*, they, and the ids of their spans in this part, 0 where there is none yet."""
-        found = _distinct(of_row)
+        found = find_distinct(of_row)
         at_work = members if len(found) == len(members) else [members[index] for index in found.tolist()]
         return found, at_work, [*map(self._part.span_ids.get, at_work, repeat(0))]
 
@@ -206,7 +207,7 @@ class Tree:
         """Let spans begin no later than calls do; *of_call*: the index in *members* of each call's process."""
         earliest = np.full(len(members), 2**64 - 1, np.uint64)
         np.minimum.at(earliest, of_call, starts_unix_ns)
-        found = _distinct(of_call)
+        found = find_distinct(of_call)
         for index, start_unix_ns in zip(found.tolist(), earliest[found].tolist(), strict=True):
             self._note_start(members[index], start_unix_ns)
 
@@ -340,8 +341,3 @@ class Tree:
         """Return the process spans made since the last time."""
         spans, self._spans = self._spans, []
         return spans
-
-
-def _distinct(rows: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
-    """Return which small numbers, not negative, are among *rows*, ascending."""
-    return np.flatnonzero(np.bincount(rows))

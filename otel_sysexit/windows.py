@@ -24,6 +24,7 @@ import numpy.typing as npt
 
 from otel_sysexit import attributes
 from otel_sysexit.calls import Calls
+from otel_sysexit.distinct import index_distinct
 from otel_sysexit.figures import Figures, Groups, Summary
 from otel_sysexit.identity import Image, Process
 from otel_sysexit.joining import join
@@ -351,19 +352,16 @@ class Windows:
         return spans
 
 
-def _group(calls: Calls) -> tuple[list[Image], list[int], Groups]:
+def _group(calls: Calls) -> tuple[Sequence[Image], list[int], Groups]:
     """Return what may be in one window each: programs, thresholds, and the groups of their calls, in the same order."""
-    images, key = calls.by_program()
+    images, key = calls.programs, calls.program
     thresholds = np.zeros(1, np.uint32)
     if calls.threshold.any():
         thresholds, of_threshold = np.unique(calls.threshold, return_inverse=True)
         key = key * len(thresholds) + of_threshold
-    found = np.flatnonzero(np.bincount(key))
+    found, group = index_distinct(key)
     if len(found) < len(images) * len(thresholds):
-        number = np.empty(len(images) * len(thresholds), np.intp)
-        number[found] = np.arange(len(found))
-        key = number.take(key)
         images = [images[row] for row in (found // len(thresholds)).tolist()]
     elif len(thresholds) > 1:
         images = [image for image in images for _ in thresholds]
-    return images, thresholds[found % len(thresholds)].tolist(), Groups.make(calls, key)
+    return images, thresholds[found % len(thresholds)].tolist(), Groups.make(calls, group)

@@ -159,8 +159,7 @@ def make_calls(*made: Made) -> Calls:
         kinds=_KINDS,
         argument_texts=_ARGUMENT_TEXTS,
         span=_make_spans(made),
-        thread=np.arange(len(made), dtype=np.uint32),
-        threads=[
-            Thread(one.tid, one.process.name, one.process.image or Image(one.process, "?")) for one in made
-        ],
+    ).made_by(
+        np.arange(len(made)),
+        [Thread(one.tid, one.process.name, one.process.image or Image(one.process, "?")) for one in made],
     )

@@ -150,7 +150,7 @@ def prepare_calls(
         make_stamp: Makes one that is missing.
         slots: By the names that templates have for their texts, each in `TEXTS`.
     """
-    images, of_call = calls.by_program()
+    images, of_call = calls.programs, calls.program
     # Of 16-bit numbers numpy's stable sort is its fastest.
     order = np.argsort(of_call.astype(np.uint16) if len(images) < 1 << 16 else of_call, kind="stable")
     thresholds = Thresholds(calls.threshold)

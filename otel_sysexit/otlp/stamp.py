@@ -16,6 +16,8 @@ from typing import Any, Final, NamedTuple, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from otel_sysexit.distinct import find_distinct
+
 VARINT_WIDTH: Final = 10
 """Bytes of a padded varint that can hold any 64-bit number."""
 LENGTH_WIDTH: Final = 4
@@ -236,7 +238,7 @@ def write_texts(
         length: k, in bytes, less than 2^13; of some it may be 0.
     """
     size_log2 = _FLOOR_LOG2.take(length)
-    for log2 in np.flatnonzero(np.bincount(size_log2)).tolist():
+    for log2 in find_distinct(size_log2).tolist():
         chosen = np.flatnonzero((size_log2 == log2) & (length > 0))
         if len(chosen):
             size = 1 << log2

@@ -12,6 +12,7 @@ from typing import Final, Generic, NamedTuple, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from otel_sysexit.distinct import index_distinct
 from otel_sysexit.hashing import HashTable
 from otel_sysexit.otlp.parts import Store, grown
 from otel_sysexit.otlp.stamp import Mark
@@ -149,11 +150,9 @@ class Stamps(Generic[_Key]):
 
     def choose(self, found: npt.NDArray[np.intp]) -> Chosen:
         """Return those templates that are *found*, intp[n], numbers of templates."""
-        used = np.flatnonzero(np.bincount(found))
-        row = np.empty(len(self._part), np.intp)
-        row[used] = np.arange(len(used))
+        used, which = index_distinct(found)
         return Chosen(
-            row.take(found),
+            which,
             self._part.take(used),
             self._places.take(used, axis=0),
             self._fields.take(used, axis=0),

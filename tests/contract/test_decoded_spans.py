@@ -2,7 +2,6 @@
 
 import socket
 import stat
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -50,9 +49,7 @@ def encode(calls: Calls) -> ExportTraceServiceRequest:
     """Return what is sent of *calls*, as both encoders have it."""
     process = make_process(7)
     count = len(calls)
-    calls = replace(
-        calls, thread=np.zeros(count, np.uint32), threads=[Thread(7, "worker", process.image)] * count
-    )
+    calls = calls.made_by(np.zeros(count, np.intp), [Thread(7, "worker", process.image)])
     placement = Windows().place(calls)
     (request,) = SpanEncoder().encode(calls, placement, [])
     message = ExportTraceServiceRequest.FromString(request.body)

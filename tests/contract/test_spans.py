@@ -167,7 +167,7 @@ def make_batch() -> tuple[Calls, Placement, list[Span]]:
         parent_span_id=np.array([2**64 - 1, 1, 0, 7, 5], np.uint64),
         owner=np.array([*[Owner.US] * 3, Owner.STARTER, Owner.APPLICATION], np.uint8),
     )
-    return replace(calls, threads=threads), placement, make_spans()
+    return calls.made_by(rows, threads), placement, make_spans()
 
 
 def make_spans() -> list[Span]:

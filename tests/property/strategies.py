@@ -130,7 +130,7 @@ def batches(draw: st.DrawFn) -> MadeBatch:
     calls = make_calls(*draw(st.lists(made_calls(), max_size=10)))
     count = len(calls)
     rows = draw(st.lists(st.integers(0, len(threads) - 1), min_size=count, max_size=count))
-    calls = replace(calls, thread=np.array(rows, np.uint32), threads=threads)
+    calls = calls.made_by(np.array(rows, np.intp), threads)
     spans = draw(st.lists(other_spans(programs), max_size=3))
     ids = draw(st.lists(SPAN_IDS, min_size=count + len(spans), max_size=count + len(spans), unique=True))
     spans = [replace(span, span_id=span_id) for span, span_id in zip(spans, ids[count:], strict=True)]

@@ -1,0 +1,61 @@
+"""
+Threads that are the same whatever the time, found for columns of calls.
+
+In: a thread, once nothing more is known of it than what it is now; keys of calls. Out: numbers of the threads that made them.
+"""
+
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from otel_sysexit.hashing import HashTable
+from otel_sysexit.identity import Thread
+
+_TABLE_BITS: Final = 16
+_THREADS_AT_FIRST: Final = 256
+
+
+class SettledThreads:
+    """Threads by key, which is tgid << 32 | tid and never 0; each has a number, from 1 on, while it is here."""
+
+    def __init__(self) -> None:
+        """Have none."""
+        self._numbers: dict[int, int] = {}
+        self._keys = np.zeros(_THREADS_AT_FIRST, np.uint64)
+        """By number; 0: no thread has it."""
+        self._threads = np.zeros(_THREADS_AT_FIRST, np.object_)
+        self._free: list[int] = list(range(_THREADS_AT_FIRST - 1, 0, -1))
+        self._table = HashTable(_TABLE_BITS)
+
+    def add(self, key: int, thread: Thread) -> None:
+        """Take in *thread*, which is not here."""
+        if not self._free:
+            count = len(self._keys)
+            self._keys = np.concatenate((self._keys, np.zeros(count, np.uint64)))
+            self._threads = np.concatenate((self._threads, np.zeros(count, np.object_)))
+            self._free = list(range(2 * count - 1, count - 1, -1))
+        number = self._numbers[key] = self._free.pop()
+        self._keys[number], self._threads[number] = key, thread
+
+    def discard(self, key: int) -> None:
+        """Forget a thread that is here."""
+        number = self._numbers.pop(key)
+        self._keys[number], self._threads[number] = 0, None
+        self._free.append(number)
+
+    def find(self, keys: npt.NDArray[np.uint64]) -> npt.NDArray[np.intp]:
+        """Return intp[n], the number of the thread of each of *keys*, u8[n]; 0: it is not here."""
+        found = self._table.guess(keys)
+        missed = np.flatnonzero(self._keys.take(found) != keys)
+        if len(missed):
+            distinct, inverse = np.unique(keys[missed], return_inverse=True)
+            numbers = np.array([self._numbers.get(key, 0) for key in distinct.tolist()], np.intp)
+            self._table.put(distinct, numbers)
+            found[missed] = numbers[inverse]
+        return found
+
+    def take(self, numbers: npt.NDArray[np.intp]) -> list[Thread]:
+        """Return the threads that have *numbers*, intp[k], none of which is 0."""
+        threads: list[Thread] = self._threads.take(numbers).tolist()
+        return threads
