@@ -68,7 +68,7 @@ class _Recorder(SpanEncoder):
     bodies: Final[list[bytes]] = []
 
     def encode(self, calls: Any, placement: Any, spans: Any, *sizes: Any) -> Iterator[Any]:
-        self.batches.append(Batch(calls, placement, list(spans)))
+        self.batches.append(Batch(calls, placement, spans))
         for request in super().encode(calls, placement, spans, *sizes):
             self.bodies.append(request.body)
             yield request

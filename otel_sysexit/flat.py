@@ -15,7 +15,7 @@ from otel_sysexit import sampling
 from otel_sysexit.calls import Calls
 from otel_sysexit.identity import Process
 from otel_sysexit.joining import join
-from otel_sysexit.traces import Ids, Placement, Span, Totals
+from otel_sysexit.traces import Ids, Placement, Spans, Totals
 
 _THRESHOLD_SHIFT: Final = np.uint64(24)
 """Thresholds are the upper 32 of the 56 bits of a trace's randomness (sampling.py)."""
@@ -65,6 +65,6 @@ class Flat:
     def finish(self, living: Iterable[Process], now_unix_ns: int) -> None:
         """Nothing is open."""
 
-    def take_spans(self) -> list[Span]:
+    def take_spans(self) -> Spans:
         """Return none."""
-        return []
+        return Spans()

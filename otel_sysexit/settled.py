@@ -9,6 +9,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from otel_sysexit.growing import grown
 from otel_sysexit.hashing import HashTable
 from otel_sysexit.identity import Thread
 
@@ -32,9 +33,8 @@ class SettledThreads:
         """Take in *thread*, which is not here."""
         if not self._free:
             count = len(self._keys)
-            self._keys = np.concatenate((self._keys, np.zeros(count, np.uint64)))
-            self._threads = np.concatenate((self._threads, np.zeros(count, np.object_)))
-            self._free = list(range(2 * count - 1, count - 1, -1))
+            self._keys, self._threads = grown(self._keys, count + 1), grown(self._threads, count + 1)
+            self._free = list(range(len(self._keys) - 1, count - 1, -1))
         number = self._numbers[key] = self._free.pop()
         self._keys[number], self._threads[number] = key, thread
 

@@ -8,8 +8,9 @@ no calls. There are three: `trees.Tree`, `windows.Windows` and `flat.Flat`.
 import enum
 import random
 import signal
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
 from typing import Final, NamedTuple, Protocol
 
 import numpy as np
@@ -96,6 +97,63 @@ class Span:
     """Whether its parent is a span of another program's."""
 
 
+@dataclass(frozen=True, slots=True)
+class AlikeSpans:
+    """n spans of processes that say no more than which program was at work in them, below which span, and when: as columns, for there may be thousands."""
+
+    images: Sequence[Image]
+    trace_id: bytes
+    span_id: npt.NDArray[np.uint64]
+    parent_span_id: npt.NDArray[np.uint64]
+    """u8[n]; 0: it is a root."""
+    start_unix_ns: npt.NDArray[np.uint64]
+    end_unix_ns: int
+    trace_state: str
+    trace_flags: int
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __iter__(self) -> Iterator[Span]:
+        """Yield one after the other."""
+        return map(self.span, range(len(self)))
+
+    def span(self, index: int) -> Span:
+        """Return one."""
+        image = self.images[index]
+        return Span(
+            image.executable_name,
+            self.trace_id,
+            int(self.span_id[index]),
+            int(self.parent_span_id[index]),
+            int(self.start_unix_ns[index]),
+            self.end_unix_ns,
+            image,
+            {},
+            trace_state=self.trace_state,
+            trace_flags=self.trace_flags,
+        )
+
+
+@dataclass(slots=True)
+class Spans:
+    """Spans that are no calls."""
+
+    alone: list[Span] = field(default_factory=list)
+    alike: list[AlikeSpans] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.alone) + sum(map(len, self.alike))
+
+    def __iter__(self) -> Iterator[Span]:
+        """Yield one after the other."""
+        return chain(self.alone, *self.alike)
+
+    def images(self) -> Iterator[Image]:
+        """Yield the program of each, in the same order."""
+        return chain((span.image for span in self.alone), *(alike.images for alike in self.alike))
+
+
 class Totals(NamedTuple):
     """Calls of all targets, since the beginning, that no span shows."""
 
@@ -122,7 +180,7 @@ class Structure(Protocol):
     def finish(self, living: Iterable[Process], now_unix_ns: int) -> None:
         """Finish everything: nothing more will come."""
 
-    def take_spans(self) -> list[Span]:
+    def take_spans(self) -> Spans:
         """Return the spans finished since the last time."""
 
 

@@ -39,6 +39,7 @@ from otel_sysexit.traces import (
     Owner,
     Placement,
     Span,
+    Spans,
     Totals,
     error_type,
     link_to_starter,
@@ -131,7 +132,7 @@ class Windows:
         self._joined_calls: dict[bytes, int] = {}
         """Of other programs' traces, by their ids."""
         self._totals = Totals()
-        self._spans: list[Span] = []
+        self._spans = Spans()
 
     def set_root(self, process: Process) -> None:
         """Nothing: all processes are alike."""
@@ -278,7 +279,7 @@ class Windows:
             noted[attributes.PROCESS_EXIT_CODE] = process.exit_code
         if error is not None:
             noted[attributes.ERROR_TYPE] = error
-        self._spans.append(
+        self._spans.alone.append(
             Span(
                 name=image.executable_name,
                 trace_id=window.trace_id,
@@ -346,9 +347,9 @@ class Windows:
         for program in list(self._windows.get(process, ())):
             self._close(program, is_last=is_last)
 
-    def take_spans(self) -> list[Span]:
+    def take_spans(self) -> Spans:
         """Return the window roots made since the last time."""
-        spans, self._spans = self._spans, []
+        spans, self._spans = self._spans, Spans()
         return spans
 
 

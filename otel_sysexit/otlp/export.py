@@ -18,7 +18,7 @@ from otel_sysexit.otlp.request import REQUEST_BYTES_MAX, Request
 from otel_sysexit.otlp.resources import rules_of
 from otel_sysexit.otlp.spans import SpanEncoder
 from otel_sysexit.otlp.transport import NOT_SENT, Answer, Transport
-from otel_sysexit.traces import Placement, Span
+from otel_sysexit.traces import Placement, Spans
 
 QUEUE_CALLS_MAX: Final = 16_384
 """Calls that wait in memory; what comes on top waits in the kernel's ring, where dropping is counted."""
@@ -37,7 +37,7 @@ class Batch:
 
     calls: Calls
     placement: Placement
-    spans: list[Span]
+    spans: Spans
 
 
 @dataclass(slots=True)

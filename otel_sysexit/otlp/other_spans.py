@@ -1,11 +1,10 @@
 """
 Spans of processes and windows → messages to be laid out and stamped, as those of calls are.
 
-Most of them are alike: the spans of all processes that a part of a tree ends with differ in ids and times only. Of these there
+Most of them are alike: the spans of all processes that a part of a tree ends with differ in names, ids and times only. Of these there
 is a template a kind; those that have links, or much to say, are serialized one by one.
 """
 
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Final, NamedTuple
@@ -16,9 +15,9 @@ from opentelemetry.proto.trace.v1 import trace_pb2
 
 from otel_sysexit.attributes import AttributeSelection
 from otel_sysexit.otlp.resources import key_value
-from otel_sysexit.otlp.stamp import Column, Mark, encode_fixed, random_mark
+from otel_sysexit.otlp.stamp import Column, Mark, Rows, encode_fixed, random_mark, write_columns
 from otel_sysexit.otlp.stamps import Chosen, Stamp, Stamps
-from otel_sysexit.traces import Span
+from otel_sysexit.traces import AlikeSpans, Span, Spans
 
 _IS_REMOTE_KNOWN: Final = 0x100
 """Of Span.flags: whether the parent is another program's is known (trace.proto)."""
@@ -50,6 +49,12 @@ class Prepared(NamedTuple):
     templates: Chosen
     columns: list[Column]
 
+    def write(self, out: bytearray, at: npt.NDArray[np.int64], spans: npt.NDArray[np.intp]) -> None:
+        """Write what *spans*, intp[k], differ in to *out*, where they begin *at*, i8[k]."""
+        if len(spans):
+            rows = Rows(at, self.templates.which[spans], spans)
+            write_columns(out, rows, self.templates.places, self.columns)
+
 
 class OtherSpans:
     """Makes spans that are no calls; keeps the templates."""
@@ -58,23 +63,37 @@ class OtherSpans:
         """Have no templates yet; attributes that *selection* has not are left out."""
         self._selection = selection
         self._stamps: Stamps[_Kind] = Stamps(len(_COLUMNS))
+        nobody = np.empty(0, np.intp)
+        self._nothing = Prepared([], nobody, self._stamps.choose(nobody), [])
 
-    def prepare(self, spans: Sequence[Span]) -> Prepared:
-        """Return templates and columns of *spans*."""
+    def prepare(self, spans: Spans) -> Prepared:
+        """Return templates and columns of *spans*, in their order."""
+        if not len(spans):  # most batches
+            return self._nothing
         self._stamps.make_room()
-        found = np.zeros(len(spans), np.intp)  # 0: without a template
-        alone: list[int] = []
-        for index, span in enumerate(spans):
-            if span.links or len(span.attributes) > _ATTRIBUTES_MAX:
-                alone.append(index)
-            else:
-                found[index] = self._stamps.find(_kind(span), partial(_make_stamp, span, self._selection))
-        templates = self._stamps.choose(found)
+        found = [np.array([self._find(span) for span in spans.alone], np.intp)]
+        found += [self._find_all(alike) for alike in spans.alike]
+        templates = self._stamps.choose(np.concatenate(found))
         messages = [self._stamps.parts[part] for part in templates.part.tolist()]
         message = templates.which.copy()
+        alone = np.flatnonzero(found[0] == 0)
         message[alone] = len(messages) + np.arange(len(alone))
-        messages += [_serialize(spans[index], self._selection) for index in alone]
+        messages += [_serialize(spans.alone[index], self._selection) for index in alone.tolist()]
         return Prepared(messages, message, templates, _columns(spans))
+
+    def _find(self, span: Span) -> int:
+        """Return the number of the template of *span*; 0: it has none."""
+        if span.links or len(span.attributes) > _ATTRIBUTES_MAX:
+            return 0
+        return self._stamps.find(_kind(span), partial(_make_stamp, span, self._selection))
+
+    def _find_all(self, alike: AlikeSpans) -> npt.NDArray[np.intp]:
+        """Return the number of the template of each: they differ in their names, which are few, and in whether they are roots."""
+        names = [image.executable_name for image in alike.images]
+        kinds = [*zip(names, (alike.parent_span_id == 0).tolist(), strict=True)]
+        examples = dict(zip(kinds, range(len(kinds)), strict=True))
+        number = {kind: self._find(alike.span(index)) for kind, index in examples.items()}
+        return np.array([number[kind] for kind in kinds], np.intp)
 
 
 def _kind(span: Span) -> _Kind:
@@ -89,20 +108,25 @@ def _kind(span: Span) -> _Kind:
     )
 
 
-def _columns(spans: Sequence[Span]) -> list[Column]:
+def _columns(spans: Spans) -> list[Column]:
     """Return the bytes of each of `_COLUMNS` for the spans asked for."""
-    trace_id = np.frombuffer(b"".join([span.trace_id for span in spans]), np.uint8).reshape(-1, 16)
+    alone, alike = spans.alone, spans.alike
+    trace_ids = [span.trace_id for span in alone] + [one.trace_id for one in alike for _ in one.images]
+    trace_id = np.frombuffer(b"".join(trace_ids), np.uint8).reshape(-1, 16)
 
-    def fixed(numbers: list[int]) -> Column:
-        values = encode_fixed(np.array(numbers, np.uint64))
+    def fixed(of_alone: list[int], of_alike: list[npt.NDArray[np.uint64]]) -> Column:
+        values = encode_fixed(np.concatenate([np.array(of_alone, np.uint64), *of_alike]))
         return lambda rows: values.take(rows, axis=0)
 
     return [
         lambda rows: trace_id.take(rows, axis=0),
-        fixed([span.span_id for span in spans]),
-        fixed([span.parent_span_id for span in spans]),
-        fixed([span.start_unix_ns for span in spans]),
-        fixed([span.end_unix_ns for span in spans]),
+        fixed([span.span_id for span in alone], [one.span_id for one in alike]),
+        fixed([span.parent_span_id for span in alone], [one.parent_span_id for one in alike]),
+        fixed([span.start_unix_ns for span in alone], [one.start_unix_ns for one in alike]),
+        fixed(
+            [span.end_unix_ns for span in alone],
+            [np.full(len(one), one.end_unix_ns, np.uint64) for one in alike],
+        ),
     ]
 
 

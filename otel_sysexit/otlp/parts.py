@@ -5,10 +5,12 @@ In: bytes. Out: columns of them, from which numpy takes references by the thousa
 """
 
 from collections.abc import Sequence
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+
+from otel_sysexit.growing import grown
 
 _PARTS_AT_FIRST: Final = 256
 
@@ -57,12 +59,3 @@ class Store:
         """Return a part."""
         part: bytes = self._content[index]
         return part
-
-
-def grown(array: npt.NDArray[Any], size: int, axis: int = 0) -> npt.NDArray[Any]:
-    """Return *array*, if it is not *size* long along *axis* with more zeros behind it."""
-    if size <= array.shape[axis]:
-        return array
-    widths = [(0, 0)] * array.ndim
-    widths[axis] = (0, max(2 * array.shape[axis], size) - array.shape[axis])
-    return np.pad(array, widths)

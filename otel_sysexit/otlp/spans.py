@@ -7,25 +7,26 @@ ready-made Resources (layout.py), and stamped (stamp.py), all of a batch at once
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 from opentelemetry.proto.trace.v1 import trace_pb2
 
 from otel_sysexit.calls import Calls, Outcome
-from otel_sysexit.identity import Value
-from otel_sysexit.otlp.columns import ATTRIBUTE_COLUMNS, TEXTS, prepare_calls
+from otel_sysexit.identity import Image, Value
+from otel_sysexit.otlp.columns import ATTRIBUTE_COLUMNS, TEXTS, PreparedCalls, prepare_calls
 from otel_sysexit.otlp.layout import Heads, lay_out
 from otel_sysexit.otlp.other_spans import OtherSpans, span_flags
 from otel_sysexit.otlp.request import REQUEST_BYTES_MAX, Request
 from otel_sysexit.otlp.resources import DEFAULT_RULES, ResourceRules, key_value
 from otel_sysexit.otlp.shapes import Shape
-from otel_sysexit.otlp.stamp import Mark, Rows, random_mark, write_columns
+from otel_sysexit.otlp.stamp import Mark, random_mark
 from otel_sysexit.otlp.stamps import Stamp, Stamps, TextField
 from otel_sysexit.otlp.templates import BEGINNING, Beginning, make_template
 from otel_sysexit.propagation import TraceContext
 from otel_sysexit.sampling import trace_state
-from otel_sysexit.traces import Owner, Placement, Span, trace_flags
+from otel_sysexit.traces import Owner, Placement, Spans, trace_flags
 
 _COLUMNS: Final = (BEGINNING, "parent_span_id", "threshold", *ATTRIBUTE_COLUMNS)
 _SLOTS: Final = {name: name for name in TEXTS}
@@ -67,46 +68,29 @@ class SpanEncoder:
         self._heads = Heads(rules)
 
     def encode(
-        self, calls: Calls, placement: Placement, spans: Sequence[Span], bytes_max: int = REQUEST_BYTES_MAX
+        self, calls: Calls, placement: Placement, spans: Spans, bytes_max: int = REQUEST_BYTES_MAX
     ) -> Iterator[Request]:
         """Yield requests of about *bytes_max* bytes at most."""
-        if not len(calls) and not spans:
+        if not len(calls) and not len(spans):
             return
         ours = prepare_calls(
             calls, placement, self._stamps, lambda shape: self._make_stamp(shape, calls), _SLOTS
         )
-        if not spans:
-            heads = self._heads.of(ours.images)
-            parts = self._stamps.parts.get(heads)
-            layout = lay_out(parts, ours.messages, len(heads), ours.program, bytes_max)
-            ours.write(layout.out, layout.at, layout.ends, self._beginning.block, _COLUMNS)
-            yield from (Request(body, calls=end - first) for body, first, end in layout.cut())
-            return
         others = self._other_spans.prepare(spans)
-        messages = np.full((len(ours.messages), len(calls) + len(spans)), -1, np.intp)
+        order = _put_together(ours, spans)
+        messages = np.full((len(ours.messages), len(order.owner)), -1, np.intp)
         messages[:, : len(calls)] = ours.messages
         messages[0, len(calls) :] = len(self._stamps.parts) + others.message
-        row_of = {image: row for row, image in enumerate(ours.images)}
-        of_other = [row_of.setdefault(span.image, len(row_of)) for span in spans]
-        owner = np.concatenate((ours.program, np.array(of_other, np.intp)))
-        # Those of one program lie together.
-        together = np.argsort(owner, kind="stable")
-        layout = lay_out(
-            self._stamps.parts.get([*others.messages, *self._heads.of(list(row_of))]),
-            messages.take(together, axis=1),
-            len(row_of),
-            owner.take(together),
-            bytes_max,
-        )
-        is_call = together < len(calls)
-        ours.write(layout.out, layout.at[is_call], layout.ends[:, is_call], self._beginning.block, _COLUMNS)
-        other = together[~is_call] - len(calls)
-        rows = Rows(layout.at[~is_call], others.templates.which[other], other)
-        write_columns(layout.out, rows, others.templates.places, others.columns)
-        calls_before = np.append(0, np.cumsum(is_call)).tolist()
+        heads = self._heads.of(order.images)
+        parts = self._stamps.parts.get([*others.messages, *heads])
+        layout = lay_out(parts, messages[:, order.message], len(heads), order.owner, bytes_max)
+        at, ends = layout.at[order.calls], layout.ends[:, order.calls]
+        ours.write(layout.out, at, ends, self._beginning.block, _COLUMNS)
+        others.write(layout.out, layout.at[order.spans], order.span)
         for body, first, end in layout.cut():
-            count = calls_before[end] - calls_before[first]
-            yield Request(body, calls=count, spans=end - first - count)
+            spans_before, spans_until = np.searchsorted(order.spans, (first, end)).tolist()
+            count = spans_until - spans_before
+            yield Request(body, calls=end - first - count, spans=count)
 
     def _make_stamp(self, shape: Shape, calls: Calls) -> Stamp:
         """Serialize one span of *shape* with marks where calls differ."""
@@ -133,3 +117,36 @@ class SpanEncoder:
         if shape.threshold_length:
             marks["threshold"] = Mark(span.trace_state.encode(), shape.threshold_length)
         return Stamp(beginning + span.SerializeToString(), marks, _COLUMNS, template.texts, tuple(_SLOTS))
+
+
+class _Order(NamedTuple):
+    """How n calls and spans are laid out: those of one program together."""
+
+    images: Sequence[Image]
+    """The programs."""
+    owner: npt.NDArray[np.intp]
+    """intp[n]: whose each message is."""
+    message: slice | npt.NDArray[np.intp]
+    """[n]: which it is: calls, as they are prepared, and behind them spans are counted from 0 on."""
+    calls: slice | npt.NDArray[np.intp]
+    """Where the calls are."""
+    spans: npt.NDArray[np.intp]
+    """intp[k]: where the spans are."""
+    span: npt.NDArray[np.intp]
+    """intp[k]: and which they are."""
+
+
+def _put_together(ours: PreparedCalls, spans: Spans) -> _Order:
+    """Return where prepared calls and *spans* are to be."""
+    count, nobody = len(ours.program), np.empty(0, np.intp)
+    if not len(spans):  # calls are prepared in the order of their programs
+        return _Order(ours.images, ours.program, slice(count), slice(count), nobody, nobody)
+    row_of = {image: row for row, image in enumerate(ours.images)}
+    of_span = [row_of.setdefault(image, len(row_of)) for image in spans.images()]
+    owner = np.concatenate((ours.program, np.array(of_span, np.intp)))
+    message = np.argsort(owner, kind="stable")
+    is_call = message < count
+    at = np.flatnonzero(~is_call)
+    return _Order(
+        list(row_of), owner.take(message), message, np.flatnonzero(is_call), at, message.take(at) - count
+    )

@@ -13,8 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from otel_sysexit.distinct import index_distinct
+from otel_sysexit.growing import grown
 from otel_sysexit.hashing import HashTable
-from otel_sysexit.otlp.parts import Store, grown
+from otel_sysexit.otlp.parts import Store
 from otel_sysexit.otlp.stamp import Mark
 
 PARTS_MAX: Final = 16_384

@@ -10,7 +10,7 @@ import platform
 import re
 import socket
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 from pathlib import Path
@@ -29,7 +29,7 @@ from otel_sysexit.calls import Calls, Outcome
 from otel_sysexit.identity import Image
 from otel_sysexit.propagation import TraceContext
 from otel_sysexit.texts import Texts
-from otel_sysexit.traces import Owner, Placement, Span
+from otel_sysexit.traces import Owner, Placement, Span, Spans
 
 Attribute: TypeAlias = tuple[str, str | int | float | bool]
 
@@ -43,7 +43,7 @@ OBSERVED = ("process.", "otel_sysexit.", "host.", "os.", "telemetry.", "containe
 def encode(
     calls: Calls,
     placement: Placement,
-    spans: Sequence[Span],
+    spans: Spans,
     agent_attributes: Mapping[str, str],
     starter: TraceContext | None = None,
 ) -> ExportTraceServiceRequest:

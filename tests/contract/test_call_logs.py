@@ -16,6 +16,7 @@ from otel_sysexit.otlp.request import Request, Signal
 from otel_sysexit.otlp.resources import ResourceRules
 from otel_sysexit.otlp.spans import SpanEncoder
 from otel_sysexit.syscalls import errno_name
+from otel_sysexit.traces import Spans
 
 INFO, WARN, ERROR = 9, 13, 17
 
@@ -43,7 +44,7 @@ def records_of(requests: list[Request]) -> list[tuple[Resource, LogRecord]]:
 def spans_of_calls() -> list[tuple[Resource, Span]]:
     """Return the spans of the same calls, in the same order."""
     calls, placement, _ = make_batch()
-    (request,) = SpanEncoder(RULES, JOINED).encode(calls, placement, [])
+    (request,) = SpanEncoder(RULES, JOINED).encode(calls, placement, Spans())
     return [
         (found.resource, span)
         for found in ExportTraceServiceRequest.FromString(request.body).resource_spans

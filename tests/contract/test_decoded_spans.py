@@ -17,6 +17,7 @@ from otel_sysexit.kernel import records
 from otel_sysexit.kernel.records import StringRole
 from otel_sysexit.otlp.spans import SpanEncoder
 from otel_sysexit.settings import STRING_LIMIT_MAX, STRING_LIMIT_MIN
+from otel_sysexit.traces import Spans
 from otel_sysexit.windows import Windows
 
 LIMITS = [STRING_LIMIT_MIN, records.STRING_LIMIT_DEFAULT, STRING_LIMIT_MAX]
@@ -51,9 +52,9 @@ def encode(calls: Calls) -> ExportTraceServiceRequest:
     count = len(calls)
     calls = calls.made_by(np.zeros(count, np.intp), [Thread(7, "worker", process.image)])
     placement = Windows().place(calls)
-    (request,) = SpanEncoder().encode(calls, placement, [])
+    (request,) = SpanEncoder().encode(calls, placement, Spans())
     message = ExportTraceServiceRequest.FromString(request.body)
-    reference = reference_encoder.encode(calls, placement, [], {})
+    reference = reference_encoder.encode(calls, placement, Spans(), {})
 
     assert reference_encoder.merge([message]) == reference_encoder.merge([reference])
 

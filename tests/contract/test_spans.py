@@ -21,7 +21,7 @@ from otel_sysexit.otlp.resources import ResourceRules
 from otel_sysexit.otlp.spans import SpanEncoder
 from otel_sysexit.propagation import TraceContext
 from otel_sysexit.syscalls import Abi
-from otel_sysexit.traces import Link, Owner, Placement, Span
+from otel_sysexit.traces import AlikeSpans, Link, Owner, Placement, Span, Spans
 
 AGENT_ATTRIBUTES = {
     "deployment.environment.name": "test",
@@ -170,8 +170,8 @@ def make_batch() -> tuple[Calls, Placement, list[Span]]:
     return calls.made_by(rows, threads), placement, make_spans()
 
 
-def make_spans() -> list[Span]:
-    """Return a process that failed, one that was killed, and windows with links to others."""
+def make_spans() -> Spans:
+    """Return a process that failed, one that was killed, windows with links to others, and what a part of a tree ends with."""
     trace_id = bytes(range(16))
     facts = {"trace_id": trace_id, "start_unix_ns": START_UNIX_NS, "end_unix_ns": START_UNIX_NS + 9}
     window = {
@@ -184,7 +184,7 @@ def make_spans() -> list[Span]:
         "otel_sysexit.window.dropped": 3,
     }
     link = Link(bytes(15) + b"\x07", 2**63, {"otel_sysexit.link.type": "previous_window"})
-    return [
+    alone = [
         Span(
             "sh",
             span_id=1001,
@@ -224,6 +224,17 @@ def make_spans() -> list[Span]:
             **facts,
         ),
     ]
+    alike = AlikeSpans(
+        images=[SHELL.image, KILLED.image, SERVER.image],
+        trace_id=trace_id[::-1],
+        span_id=np.array([1004, 1005, 2**64 - 2], np.uint64),
+        parent_span_id=np.array([1001, 2**63, 0], np.uint64),
+        start_unix_ns=np.array([0, START_UNIX_NS, 2**63], np.uint64),
+        end_unix_ns=START_UNIX_NS + 9,
+        trace_state=JOINED.trace_state,
+        trace_flags=JOINED.trace_flags,
+    )
+    return Spans(alone, [alike, replace(alike, span_id=alike.span_id - np.uint64(100), trace_state="")])
 
 
 @pytest.fixture(scope="module")
@@ -326,9 +337,9 @@ def test_every_known_call_is_encoded_alike(is_known):
     calls = make_calls(*made)
     ours = [
         ExportTraceServiceRequest.FromString(part.body)
-        for part in SpanEncoder().encode(calls, place_together(calls), [])
+        for part in SpanEncoder().encode(calls, place_together(calls), Spans())
     ]
-    reference = reference_encoder.encode(calls, place_together(calls), [], {})
+    reference = reference_encoder.encode(calls, place_together(calls), Spans(), {})
 
     assert reference_encoder.merge(ours) == reference_encoder.merge([reference])
 
@@ -518,4 +529,4 @@ def test_an_empty_batch_makes_no_request():
         np.empty(0, np.uint64), np.empty(0, np.uint32), np.empty((0, 16), np.uint8), np.empty(0, np.uint64)
     )
 
-    assert list(SpanEncoder().encode(calls, nowhere, [])) == []
+    assert list(SpanEncoder().encode(calls, nowhere, Spans())) == []

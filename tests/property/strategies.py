@@ -1,6 +1,7 @@
 """Hypothesis strategies for what the stages hand to each other: processes, calls, placements, spans."""
 
 from dataclasses import dataclass, replace
+from itertools import islice
 
 import numpy as np
 from hypothesis import strategies as st
@@ -10,7 +11,7 @@ from otel_sysexit import syscalls
 from otel_sysexit.addresses import Family
 from otel_sysexit.calls import Calls, Outcome
 from otel_sysexit.identity import Image, Process, Thread
-from otel_sysexit.traces import Link, Placement, Span
+from otel_sysexit.traces import AlikeSpans, Link, Placement, Span, Spans
 
 U32 = st.integers(0, 2**32 - 1)
 U64 = st.integers(0, 2**64 - 1)
@@ -59,7 +60,7 @@ class MadeBatch:
 
     calls: Calls
     placement: Placement
-    spans: list[Span]
+    spans: Spans
 
 
 # At which calls are sampled: none, round ones, one of seven and of eight digits, the least and the most.
@@ -131,10 +132,12 @@ def batches(draw: st.DrawFn) -> MadeBatch:
     count = len(calls)
     rows = draw(st.lists(st.integers(0, len(threads) - 1), min_size=count, max_size=count))
     calls = calls.made_by(np.array(rows, np.intp), threads)
-    spans = draw(st.lists(other_spans(programs), max_size=3))
-    ids = draw(st.lists(SPAN_IDS, min_size=count + len(spans), max_size=count + len(spans), unique=True))
-    spans = [replace(span, span_id=span_id) for span, span_id in zip(spans, ids[count:], strict=True)]
-    return MadeBatch(calls, draw(placements(ids[:count])), spans)
+    spans = Spans(
+        draw(st.lists(other_spans(programs), max_size=3)), draw(st.lists(alike_spans(programs), max_size=2))
+    )
+    total = count + len(spans)
+    ids = draw(st.lists(SPAN_IDS, min_size=total, max_size=total, unique=True))
+    return MadeBatch(calls, draw(placements(ids[:count])), renumber(spans, ids[count:]))
 
 
 @st.composite
@@ -147,6 +150,33 @@ def placements(draw: st.DrawFn, span_ids: list[int]) -> Placement:
         context=np.array(draw(of_calls), np.uint32),
         trace_id=np.array([list(trace_id) for trace_id, _ in contexts], np.uint8),
         parent_span_id=np.array([parent for _, parent in contexts], np.uint64),
+    )
+
+
+def renumber(spans: Spans, span_ids: list[int]) -> Spans:
+    """Return the same spans with these ids."""
+    fresh = iter(span_ids)
+    alone = [replace(span, span_id=next(fresh)) for span in spans.alone]
+    alike = [replace(one, span_id=np.array([*islice(fresh, len(one))], np.uint64)) for one in spans.alike]
+    return Spans(alone, alike)
+
+
+@st.composite
+def alike_spans(draw: st.DrawFn, programs: list[Image]) -> AlikeSpans:
+    """Return spans of processes that run some of *programs* and have nothing else to say."""
+    found = draw(st.lists(st.sampled_from(programs), min_size=1, max_size=4))
+    numbers = st.lists(U64, min_size=len(found), max_size=len(found)).map(
+        lambda drawn: np.array(drawn, np.uint64)
+    )
+    return AlikeSpans(
+        images=found,
+        trace_id=draw(TRACE_IDS),
+        span_id=np.zeros(len(found), np.uint64),
+        parent_span_id=draw(numbers),
+        start_unix_ns=draw(numbers),
+        end_unix_ns=draw(U64),
+        trace_state=draw(TRACE_STATES),
+        trace_flags=draw(st.sampled_from([0, 1, 3])),
     )
 
 

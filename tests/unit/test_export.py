@@ -15,6 +15,7 @@ from otel_sysexit.otlp.export import QUEUE_CALLS_MAX, QUEUE_LOG_RECORDS_MAX, Bat
 from otel_sysexit.otlp.request import Request, Signal
 from otel_sysexit.otlp.spans import SpanEncoder
 from otel_sysexit.otlp.transport import Answer
+from otel_sysexit.traces import Spans
 from otel_sysexit.trees import Tree
 
 DELIVERED = Answer(is_delivered=True)
@@ -57,7 +58,7 @@ class Scripted:
 def make_batch(calls: int = 1) -> Batch:
     """Return a batch of calls of one process."""
     made = make_calls(*[Made("getpid")] * calls)
-    return Batch(made, Tree().place(made), [])
+    return Batch(made, Tree().place(made), Spans())
 
 
 def make_exporter(

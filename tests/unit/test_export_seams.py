@@ -30,6 +30,7 @@ from otel_sysexit.otlp.spans import SpanEncoder
 from otel_sysexit.otlp.transport import Transport, make_transport
 from otel_sysexit.stuck import CallInFlight
 from otel_sysexit.syscalls import Kinds
+from otel_sysexit.traces import Spans
 from otel_sysexit.trees import Tree
 
 PROTOCOLS = ("grpc", "http/protobuf")
@@ -63,7 +64,7 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
 def request_of_calls() -> Request:
     """A request with three calls."""
     calls = make_calls(Made("getpid"), Made("openat", (-100, 1), -2), Made("read"))
-    (request,) = SpanEncoder().encode(calls, Tree().place(calls), [])
+    (request,) = SpanEncoder().encode(calls, Tree().place(calls), Spans())
     return request
 
 
@@ -500,7 +501,7 @@ def test_rejected_log_records_are_counted(protocol, request_of_logs):
 def calls() -> Iterator[Batch]:
     """A batch of 23 calls."""
     made = make_calls(*[Made("getppid")] * 23)
-    return Batch(made, Tree().place(made), [])
+    return Batch(made, Tree().place(made), Spans())
 
 
 @both

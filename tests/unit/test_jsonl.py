@@ -22,6 +22,7 @@ from otel_sysexit.otlp.spans import SpanEncoder
 from otel_sysexit.otlp.transport import NOT_SENT, Answer
 from otel_sysexit.stuck import CallInFlight
 from otel_sysexit.syscalls import Kinds
+from otel_sysexit.traces import Spans
 from otel_sysexit.trees import Tree
 from otel_sysexit.windows import Windows
 
@@ -197,7 +198,7 @@ def test_the_ledger_counts_a_full_disk():
     """Through the exporter, every call that found no room on the disk is accounted for."""
     calls = make_calls(*MADE)
     exporter = Exporter("/dev/full", lambda: JsonLinesFile("/dev/full"), Config(), bytes_max=LINE_BYTES_MAX)
-    exporter.add(Batch(calls, Tree().place(calls), []))
+    exporter.add(Batch(calls, Tree().place(calls), Spans()))
     exporter.close()
 
     assert (exporter.calls.delivered, dict(exporter.calls.undelivered)) == (0, {"No space left on device": 3})

@@ -1,0 +1,114 @@
+"""
+One trace of a tree: which processes have a span there, below which others, and from when on.
+
+In: processes, and the times of their calls that began before the trace did. Out: ids, parents and beginnings as columns, a row a process.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import repeat
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from otel_sysexit.growing import grown
+from otel_sysexit.identity import Process
+from otel_sysexit.propagation import TraceContext
+from otel_sysexit.traces import Link
+
+_NOBODY: Final = -1
+_NEVER: Final = 2**64 - 1
+_ROW: Final = np.dtype(
+    [("span_id", np.uint64), ("above", np.intp), ("earliest_unix_ns", np.uint64), ("is_told", np.bool_)]
+)
+_ROWS_AT_FIRST: Final = 64
+
+
+@dataclass(slots=True)
+class TreePart:
+    """One trace of a tree."""
+
+    number: int
+    trace_id: bytes
+    start_unix_ns: int
+    """0: that of its processes."""
+    links: list[Link]
+    joined: TraceContext | None = None
+    """The span of another program that it is below."""
+    opened_unix_ns: int | None = None
+    """As the first tick says."""
+    is_continued: bool = False
+    calls: int = 0
+    end_unix_ns: int = 0
+    """Of its latest call."""
+    row: dict[Process, int] = field(default_factory=dict)
+    """Of the processes that have a span here."""
+    _rows: npt.NDArray[Any] = field(default_factory=lambda: np.zeros(_ROWS_AT_FIRST, _ROW))
+    _has_early_calls: bool = False
+
+    def __len__(self) -> int:
+        """Return how many processes have a span here."""
+        return len(self.row)
+
+    def find(self, processes: Sequence[Process]) -> npt.NDArray[np.intp]:
+        """Return intp[n], the row of each of *processes*, -1 where it has none."""
+        return np.array([*map(self.row.get, processes, repeat(_NOBODY))], np.intp)
+
+    def admit(self, above: Mapping[Process, Process | None], span_ids: npt.NDArray[np.uint64]) -> None:
+        """Give the processes that are the keys of *above* a row each, below those that are its values, and these *span_ids*."""
+        first = len(self.row)
+        self.row.update(zip(above, range(first, first + len(above)), strict=True))
+        self._rows = grown(self._rows, len(self.row))
+        rows = self._rows[first : len(self.row)]
+        rows["span_id"] = span_ids
+        rows["above"] = [_NOBODY if one is None else self.row[one] for one in above.values()]
+        rows["earliest_unix_ns"] = _NEVER
+
+    def note_starts(self, rows: npt.NDArray[np.intp], starts_unix_ns: npt.NDArray[np.uint64]) -> None:
+        """Let the spans at *rows*, intp[n], and those above them begin no later than *starts_unix_ns*, u8[n]."""
+        np.minimum.at(self._rows["earliest_unix_ns"], rows, starts_unix_ns)
+        self._has_early_calls = True
+
+    def span_ids(self, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.uint64]:
+        """Return u8[n], the ids of the spans at *rows*."""
+        return self._rows["span_id"].take(rows)
+
+    def parent_span_ids(self, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.uint64]:
+        """Return u8[n], the ids of the spans above those at *rows*; 0: none."""
+        above = self._rows["above"].take(rows)
+        return np.where(above == _NOBODY, np.uint64(0), self.span_ids(above))
+
+    def starts_unix_ns(
+        self, rows: npt.NDArray[np.intp], processes: Sequence[Process], end_unix_ns: int
+    ) -> npt.NDArray[np.uint64]:
+        """Return u8[n], when the spans at *rows*, which are those of *processes*, begin if they end at *end_unix_ns*."""
+        if self._has_early_calls:
+            self._raise_starts()
+        starts = np.array([process.begin_unix_ns for process in processes], np.uint64)
+        np.maximum(starts, np.uint64(self.start_unix_ns), out=starts)
+        np.minimum(starts, self._rows["earliest_unix_ns"].take(rows), out=starts)
+        return np.minimum(starts, np.uint64(end_unix_ns), out=starts)
+
+    def _raise_starts(self) -> None:
+        """Let spans begin no later than those below them."""
+        rows = self._rows[: len(self.row)]
+        below = np.flatnonzero(rows["above"] != _NOBODY)
+        above, earliest = rows["above"].take(below), rows["earliest_unix_ns"]
+        before = None
+        while before is None or (earliest != before).any():
+            before = earliest.copy()
+            np.minimum.at(earliest, above, before.take(below))
+        self._has_early_calls = False
+
+    def tell(self, rows: npt.NDArray[np.intp]) -> None:
+        """Note that the spans at *rows* are made."""
+        self._rows["is_told"][rows] = True
+
+    def is_told(self, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.bool_]:
+        """Return bool[n], whether the spans at *rows* were made."""
+        return self._rows["is_told"].take(rows)
+
+    def untold(self) -> npt.NDArray[np.intp]:
+        """Return the rows of the spans that were not made yet."""
+        return np.flatnonzero(~self._rows["is_told"][: len(self.row)])
