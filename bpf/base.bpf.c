@@ -92,13 +92,12 @@
 
 BPF_RINGBUF_OUTPUT(calls, SIZE_OF_LOADER);
 #ifdef CPUS_A_RING
-BPF_RINGBUF_OUTPUT(calls_1, SIZE_OF_LOADER);
-BPF_RINGBUF_OUTPUT(calls_2, SIZE_OF_LOADER);
-BPF_RINGBUF_OUTPUT(calls_3, SIZE_OF_LOADER);
-BPF_RINGBUF_OUTPUT(calls_4, SIZE_OF_LOADER);
-BPF_RINGBUF_OUTPUT(calls_5, SIZE_OF_LOADER);
-BPF_RINGBUF_OUTPUT(calls_6, SIZE_OF_LOADER);
-BPF_RINGBUF_OUTPUT(calls_7, SIZE_OF_LOADER);
+#define CALLS_RINGS_MAX 8
+/*
+ * All rings of calls; the loader makes the others. A map of them, since for a choice among maps
+ * the verifier follows a program once for each until Linux 6.2, and that is too much for it.
+ */
+BPF_ARRAY_OF_MAPS(calls_rings, "calls", CALLS_RINGS_MAX);
 #endif
 BPF_RINGBUF_OUTPUT(strings, SIZE_OF_LOADER);
 BPF_RINGBUF_OUTPUT(tasks, SIZE_OF_LOADER);

@@ -171,24 +171,13 @@ static __always_inline u8 fill_arguments(struct call_record *record, struct slot
 static __always_inline struct call_record *reserve_record(void)
 {
 #ifdef CPUS_A_RING
-	switch (bpf_get_smp_processor_id() / CPUS_A_RING) {
-	case 1:
-		return calls_1.ringbuf_reserve(sizeof(struct call_record));
-	case 2:
-		return calls_2.ringbuf_reserve(sizeof(struct call_record));
-	case 3:
-		return calls_3.ringbuf_reserve(sizeof(struct call_record));
-	case 4:
-		return calls_4.ringbuf_reserve(sizeof(struct call_record));
-	case 5:
-		return calls_5.ringbuf_reserve(sizeof(struct call_record));
-	case 6:
-		return calls_6.ringbuf_reserve(sizeof(struct call_record));
-	case 7:
-		return calls_7.ringbuf_reserve(sizeof(struct call_record));
-	}
-#endif
+	u32 group = bpf_get_smp_processor_id() / CPUS_A_RING % CALLS_RINGS_MAX;
+	void *ring = calls_rings.lookup(&group);
+
+	return ring ? bpf_ringbuf_reserve(ring, sizeof(struct call_record), 0) : NULL;	/* it is there; the verifier wants it */
+#else
 	return calls.ringbuf_reserve(sizeof(struct call_record));
+#endif
 }
 
 /*

@@ -70,12 +70,27 @@ def bpf(command: Command, attributes: bytes | ctypes.Structure) -> int:
 
 
 def create_map(
-    map_type: int, key_size: int, value_size: int, max_entries: int, *, map_flags: int = 0, name: str = ""
+    map_type: int,
+    key_size: int,
+    value_size: int,
+    max_entries: int,
+    *,
+    map_flags: int = 0,
+    inner_map_fd: int = 0,
+    name: str = "",
 ) -> int:
-    """Return the descriptor of a new map; raises OSError. Sizes in bytes; of a ring, *max_entries* is."""
-    numbers = map_type, key_size, value_size, max_entries, map_flags
-    # inner_map_fd, numa_node, map_name of union bpf_attr.
-    return bpf(Command.MAP_CREATE, struct.pack("=5I8x16s", *numbers, _name(name)))
+    """Return the descriptor of a new map; raises OSError. Sizes in bytes; of a ring, *max_entries* is; of a map of maps, *inner_map_fd* is one like those."""
+    numbers = map_type, key_size, value_size, max_entries, map_flags, inner_map_fd
+    # numa_node, map_name of union bpf_attr.
+    return bpf(Command.MAP_CREATE, struct.pack("=6I4x16s", *numbers, _name(name)))
+
+
+def put_map(outer_map_fd: int, index: int, fd: int) -> None:
+    """Make the map *fd* an element of a map of maps; raises OSError."""
+    key, value = ctypes.c_uint32(index), ctypes.c_uint32(fd)
+    # map_fd, key, value, flags of union bpf_attr.
+    pointers = ctypes.addressof(key), ctypes.addressof(value)
+    bpf(Command.MAP_UPDATE_ELEM, struct.pack("=I4xQQQ", outer_map_fd, *pointers, 0))
 
 
 def load_program(program_type: int, instructions: bytes, licence: str, name: str = "") -> int:

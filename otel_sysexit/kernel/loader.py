@@ -14,17 +14,26 @@ import resource
 import signal
 import socket
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from otel_sysexit.kernel.bpf import RAW_TRACEPOINT, TRACEPOINT, Command, bpf, create_map, load_program
+from otel_sysexit.kernel.bpf import (
+    RAW_TRACEPOINT,
+    TRACEPOINT,
+    Command,
+    bpf,
+    create_map,
+    load_program,
+    put_map,
+)
 from otel_sysexit.kernel.cache import Cache
 from otel_sysexit.kernel.compiling import Compilation, compile_programs, interpreters
 from otel_sysexit.kernel.fingerprint import fingerprint, stamps
 from otel_sysexit.kernel.macros import kernel_flags
-from otel_sysexit.kernel.names import LINKS
+from otel_sysexit.kernel.names import CALLS, CALLS_RINGS, CALLS_RINGS_MAX, LINKS
 from otel_sysexit.kernel.objects import MapSpecification, Object, Program
 from otel_sysexit.kernel.probes import LoadError, check_kernel
 from otel_sysexit.kernel.tracepoints import attach, mount_tracefs
@@ -92,13 +101,13 @@ def load_kept_or_new(request: "Request", bpf_dir: str) -> tuple[Object, dict[str
     kept = read_kept(cache, key) if cache is not None else None
     if kept is not None:
         with suppress(LoadError):  # what counts is what the kernel says of a new one
-            return kept, *put_into_kernel(kept, sizes, request.substitutes)
+            return kept, *put_into_kernel(kept, sizes, request.substitutes, request.calls_rings)
 
     def find_macros() -> list[str]:
         return [*asked, *kernel_flags(asked)]
 
     new = compile_programs(pythons, bpf_dir, find_macros, LINKS)
-    loaded = put_into_kernel(new.compiled, sizes, request.substitutes)
+    loaded = put_into_kernel(new.compiled, sizes, request.substitutes, request.calls_rings)
     if cache is not None:
         keep(cache, key, new)
     return new.compiled, *loaded
@@ -132,7 +141,10 @@ def keep(cache: Cache, key: str, new: Compilation) -> None:
 
 
 def put_into_kernel(
-    compiled: Object, sizes: Mapping[str, int], substitutes: Mapping[str, int]
+    compiled: Object,
+    sizes: Mapping[str, int],
+    substitutes: Mapping[str, int],
+    calls_rings: Sequence[str] = (CALLS,),
 ) -> tuple[dict[str, int], dict[str, int]]:
     """
     Create all maps and load all programs, none attached yet.
@@ -141,6 +153,7 @@ def put_into_kernel(
         compiled: What to load.
         sizes: Of maps, by their names, that have others than they were compiled with: elements, of a ring bytes.
         substitutes: Descriptors of maps that others have made, by the names of ours that they take the place of.
+        calls_rings: Names of the rings of calls; those behind the first are made as that one is.
 
     Returns:
         Descriptors of maps by their names, and of programs by their tracepoints.
@@ -149,12 +162,14 @@ def put_into_kernel(
         LoadError: the kernel refuses one; none is left then.
     """
     with ExitStack() as stack:
-        maps = {}
-        for one in compiled.maps:
+        maps: dict[str, int] = {}
+        for one in _with_rings(compiled.maps, calls_rings):
             theirs = substitutes.get(one.name)
-            ours = _create(one, sizes.get(one.name, one.max_entries)) if theirs is None else os.dup(theirs)
-            maps[one.name] = ours
+            inner = maps[CALLS] if one.name == CALLS_RINGS else 0
+            maps[one.name] = _create(one, sizes, inner) if theirs is None else os.dup(theirs)
             stack.callback(os.close, maps[one.name])
+        if CALLS_RINGS in maps:
+            _put_rings(maps[CALLS_RINGS], [maps[name] for name in calls_rings])
         programs = {}
         for program in compiled.programs:
             programs[program.tracepoint] = _load(program, maps, compiled.licence)
@@ -163,10 +178,26 @@ def put_into_kernel(
     return maps, programs
 
 
-def _create(one: MapSpecification, max_entries: int) -> int:
+def _with_rings(maps: Sequence[MapSpecification], calls_rings: Sequence[str]) -> Iterator[MapSpecification]:
+    """Yield *maps*, and behind the first ring of calls the others, which are as that one is."""
+    for one in maps:
+        names = calls_rings if one.name == CALLS else [one.name]
+        yield from (replace(one, name=name) for name in names)
+
+
+def _put_rings(outer: int, rings: Sequence[int]) -> None:
+    """Put *rings* into the map of them, again and again: a CPU may have any number."""
     try:
-        sizes = one.key_size, one.value_size, max_entries
-        return create_map(one.map_type, *sizes, map_flags=one.map_flags, name=one.name)
+        for index in range(CALLS_RINGS_MAX):
+            put_map(outer, index, rings[index % len(rings)])
+    except OSError as error:
+        raise LoadError("load", f"cannot choose among rings: {error.strerror}") from error
+
+
+def _create(one: MapSpecification, sizes: Mapping[str, int], inner_map_fd: int = 0) -> int:
+    numbers = one.map_type, one.key_size, one.value_size, sizes.get(one.name, one.max_entries)
+    try:
+        return create_map(*numbers, map_flags=one.map_flags, inner_map_fd=inner_map_fd, name=one.name)
     except OSError as error:
         raise LoadError("load", f"cannot create the BPF map {one.name}: {error.strerror}") from error
 

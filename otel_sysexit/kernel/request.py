@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from otel_sysexit.kernel.names import MAPS
+from otel_sysexit.kernel.names import CALLS, CALLS_RINGS_MAX, MAPS
 from otel_sysexit.kernel.records import (
     ERRNO_IS_KEPT,
     ERRNO_IS_WANTED,
@@ -26,8 +26,6 @@ from otel_sysexit.kernel.records import (
 PAGE_SIZE: Final = os.sysconf("SC_PAGESIZE")
 TASKS_BYTES: Final = 4 << 20
 """Size of the rings of tasks, exec strings and files."""
-CALLS_RINGS_MAX: Final = 8
-"""As many as bpf/base.bpf.c has."""
 CPUS_A_RING: Final = 16
 """On how many CPUs a ring's lock is still cheap: see docs/overhead.md."""
 PENDING_PLACES: Final = 32_768
@@ -128,7 +126,7 @@ class Request:
     @property
     def calls_rings(self) -> list[str]:
         """Names of the rings of calls."""
-        return ["calls", *(f"calls_{index}" for index in range(1, -(-self.cpus // self.cpus_a_ring)))]
+        return [CALLS, *(f"{CALLS}_{index}" for index in range(1, -(-self.cpus // self.cpus_a_ring)))]
 
     @property
     def maps(self) -> list[str]:

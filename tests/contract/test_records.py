@@ -16,8 +16,8 @@ from otel_sysexit.attributes import AttributeSelection
 from otel_sysexit.cgroups import Cgroup
 from otel_sysexit.config import Config
 from otel_sysexit.kernel import compiler, macros, records
-from otel_sysexit.kernel.names import LINKS
-from otel_sysexit.kernel.request import CALLS_RINGS_MAX, Request
+from otel_sysexit.kernel.names import CALLS_RINGS, CALLS_RINGS_MAX, LINKS
+from otel_sysexit.kernel.request import Request
 from otel_sysexit.settings import STRING_LIMIT_MAX, STRING_LIMIT_MIN
 from otel_sysexit.startup import make_request
 from otel_sysexit.targets import Targets
@@ -354,10 +354,17 @@ def test_every_map_and_program_that_the_loader_names_exists():
     """The loader asks for maps and programs that the BPF sources define."""
     code = _code(SOURCES)
     rings = Request(0, np.zeros(0, np.uint32), cpus=8, calls_rings_max=CALLS_RINGS_MAX)
-    maps = [name for name in rings.maps if not re.search(rf"^BPF_\w+\((.* )?{name},", code, re.MULTILINE)]
+    made_by_the_loader = rings.calls_rings[1:]
+    asked_for = {*rings.maps, CALLS_RINGS} - {*made_by_the_loader}
+    maps = [name for name in asked_for if not re.search(rf"^BPF_\w+\((.* )?{name},", code, re.MULTILINE)]
     programs = [name for name in LINKS if f"int on_{name}(" not in code]
 
     assert (maps, programs) == ([], [])
+
+
+def test_there_are_as_many_rings_as_the_sources_have_room_for():
+    """Their map has a place for each."""
+    assert f"#define CALLS_RINGS_MAX {CALLS_RINGS_MAX}\n" in SOURCES
 
 
 def _code(text: str) -> str:

@@ -59,7 +59,8 @@ def test_calls_are_below_the_span_they_were_made_in(spans, pin, run_traced, stru
     run = run_traced(spans, "use", path, options=options, is_one_trace=False, parent=SPAN_ID)
 
     assert_joined(run)
-    assert "warning" not in run.stderr
+    # On Linux 7 it is said, too, that programs were skipped while this one wrote to the map.
+    assert "map of trace contexts" not in run.stderr
 
 
 def test_a_joined_call_claims_no_more_than_is_known(spans, pin, run_traced):

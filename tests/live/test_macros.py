@@ -127,6 +127,30 @@ def perf_requests() -> Iterator[Request]:
     )
 
 
+def largest_requests() -> Iterator[Request]:
+    """Yield requests with everything in them, at which a verifier may give up that follows more ways than others do."""
+    excluded = list(properties("EXCLUDE", "EXE_GLOBS_EXCLUDED"))[-1]
+    yield from requests(
+        cpus=(8,),
+        calls_rings_max=(8,),
+        has_set=(True,),
+        has_command_args=(True,),
+        string_limit=(4096,),
+        cgroup_subsystem=("memory",),
+        errors_only=(True,),
+        wanted_errnos=(ERRNOS,),
+        min_duration=(BY_CALL,),
+        kept_errnos=(ERRNOS,),
+        keep_slow=(BY_CALL,),
+        has_max_rate=(True,),
+        current_spans_fd=(0,),
+        selection=tuple(
+            Selection([*macros, *excluded])
+            for macros in (["-DSELECT_ALL"], list(properties("SELECT", "EXE_GLOBS"))[-1])
+        ),
+    )
+
+
 def refused(found: list[Request]) -> list[list]:
     """Return the macros that do not load, each with the reason; half of the requests on each of two CPUs."""
     command = [
@@ -152,7 +176,11 @@ def refused(found: list[Request]) -> list[list]:
 
 
 @pytest.mark.parametrize(
-    "make", [call_requests, string_requests, span_requests, target_requests, perf_requests]
+    "make",
+    [
+        *(call_requests, string_requests, span_requests, target_requests, perf_requests),
+        pytest.param(largest_requests, marks=pytest.mark.each_kernel),
+    ],
 )
 def test_every_combination_loads(make):
     """Whatever is asked for together, the programs load."""
