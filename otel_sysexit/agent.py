@@ -50,13 +50,15 @@ from otel_sysexit.view import View
 from otel_sysexit.windows import Windows
 
 _ROUND_SECONDS: Final = 0.1
-"""How long calls may wait in the ring when few are made; many force a wake-up."""
+"""How often to look what is there; many calls force a wake-up."""
 _LOOK_SECONDS: Final = 1.0
 """How often stuck calls are looked for, if at all."""
 _TOTALS_SECONDS: Final = 1.0
 """How old the figures may be that windows say of calls that are not in them."""
 _ROUND_CALLS_MAX: Final = 4_096
 """Calls in one batch: what is worked on at once decides the agent's memory."""
+_GATHERING_SHARE: Final = 1 / 8
+"""Of a ring: so much of it calls and their strings may take while they are gathered."""
 _NEARLY_FULL: Final = 7 / 8
 """Of a ring: what cannot be delivered is given up from then on."""
 _EAGER_PROCESSES_MAX: Final = 256
@@ -105,6 +107,8 @@ class Agent:
         self._capture: Capture | None = None
         self._reader: Reader | None = None
         self._rate: RateKeeper | None = None
+        self._delay_seconds = 0.0 if config.live else config.schedule_delay_ns / 1e9
+        self._gathering_until: float | None = None
         self._stuck = StuckCalls(config.stuck_after_ns, _boot_ns()) if config.stuck_after_ns else None
         self._next_look = time.monotonic() + _LOOK_SECONDS if self._stuck else float("inf")
         self._is_report_asked = False
@@ -211,12 +215,32 @@ class Agent:
         capture = self.capture
         if capture.calls.share_used() > _NEARLY_FULL and self._sinks.is_stalled():
             self._shed()
-        calls = self.reader.read(min(self._sinks.room(), _ROUND_CALLS_MAX))
+        calls = self.reader.read(min(self._sinks.room(), _ROUND_CALLS_MAX) if self._is_batch_due() else 0)
         self._pass_on(calls, capture.calls.consumed)
         if self._rate is not None:
             self._rate.keep()
         self._view.progress(capture)
         return len(calls)
+
+    def _is_batch_due(self) -> bool:
+        """
+        Whether calls are to be read: there are many, or some have waited long enough.
+
+        A batch costs some milliseconds however small it is. Calls wait in the ring for others; what happens to tasks is read in
+        every round, as /proc forgets.
+        """
+        waiting = self.capture.calls.waiting()
+        if not waiting:
+            self._gathering_until = None
+            return False
+        now = time.monotonic()
+        if self._gathering_until is None:
+            self._gathering_until = now + self._delay_seconds
+        is_much = waiting >= _ROUND_CALLS_MAX or self.capture.share_used() > _GATHERING_SHARE
+        if not is_much and now < self._gathering_until:
+            return False
+        self._gathering_until = None
+        return True
 
     def _shed(self) -> None:
         """Give up the oldest calls: nothing is sent, and who made the calls in the ring cannot be kept in mind for ever."""
@@ -240,6 +264,7 @@ class Agent:
     def finish(self) -> None:
         """Detach, deliver the rest, and say what became of everything."""
         self.capture.close_links()
+        self._delay_seconds, self._gathering_until = 0.0, None
         patience = self._config.flush_timeout_ns / 1e9
         deadline = time.monotonic() + patience
         while self.capture.calls.waiting() and not self.is_aborted and time.monotonic() < deadline:

@@ -93,6 +93,8 @@ class Config:
     ring_bytes: int = RING_BYTES["attach"]
     rings: int = 0
     """For calls; 0: as many as are good for the CPUs that there are."""
+    schedule_delay_ns: int = 10**9
+    """How long calls may wait for others."""
     flush_timeout_ns: int = 5 * 10**9
     bcc_python: str | None = None
     cache_dir: str | None = None

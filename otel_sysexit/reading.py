@@ -58,7 +58,9 @@ class Reader:
         """Return the next *limit* calls at most, and take in what happened to tasks until now."""
         capture = self._capture
         # In this order: what a call or a task refers to is submitted before it, so it is read after it.
-        if not (capture.calls.waiting() or capture.tasks.waiting() or capture.exec_strings.waiting()):
+        if not (
+            (limit and capture.calls.waiting()) or capture.tasks.waiting() or capture.exec_strings.waiting()
+        ):
             return self._decoder.no_calls  # most rounds of an idle agent
         calls = capture.calls.read(limit)
         tasks = _read_all(capture.tasks)

@@ -56,6 +56,10 @@ class Capture:
         self._is_closing = Map(maps["is_closing"], 4, 4)
         self._rate = Map(maps["rate"], 4, records.RATE.itemsize)
 
+    def share_used(self) -> float:
+        """Return how full the fullest ring is that calls write to, 0 to 1."""
+        return max(ring.share_used() for ring in (self.calls, self.strings, self.files))
+
     def launch_thread(self, tid: int) -> None:
         """Make the command's thread *tid* (as the initial pid namespace has it) a target from its execve on."""
         self._add_slot(tid, records.SlotState.LAUNCHING)
