@@ -18,8 +18,9 @@ from machine import ENVIRONMENT, links, loop_cpu, run, wait_until
 from variants import AGENT, LINKS_OF_THE_AGENT, Ledger, running
 
 CALLS: Final = 1_000_000
-_IDLE_SECONDS: Final = 0.5
-_IDLE_CPU_SECONDS: Final = 0.02
+_IDLE_SECONDS: Final = 1.5
+"""Longer than few calls wait for others."""
+_IDLE_CPU_SECONDS: Final = 0.03
 """Less CPU than this in that time: it has nothing left to do but to look ten times a second."""
 _IDLE_PATIENCE_SECONDS: Final = 30.0
 _SAMPLE_SECONDS: Final = 1.0

@@ -20,6 +20,8 @@ _SUSTAINED = {
     "CPU of the agent": ".0%",
     "of the collector": ".0%",
 }
+_RING_SIZES = ("256KiB", "1MiB", "4MiB", "16MiB", "64MiB")
+_RING_RATE = 1_000_000
 _LOAD = (10, 1, 8, 100_000)
 """Processes, threads, kinds of calls, calls a second, for memory over time."""
 
@@ -32,6 +34,7 @@ def measure(bench: Bench) -> Results:
         million = whole_agent.run_million(bench.program, sink)
         long_run = whole_agent.trace(load, sink)
         sustained = list(_sustain(bench, sink))
+        ring_sizes = _ring_sizes(bench, sink)
     idle = whole_agent.idle_share(bench.times(20, 2))
     attach = whole_agent.attach_times(bench.storm, bench.times(5_000, 500))
     imports = ", ".join(f"{title} {kib / 1024:.1f}" for title, kib in whole_agent.import_costs())
@@ -44,6 +47,7 @@ def measure(bench: Bench) -> Results:
         ],
         {
             "sustained": Table(_SUSTAINED, [cells for _, cells in sustained]),
+            "ring_sizes": ring_sizes,
             "memory": _memory(million),
             "starts": _starts(starts),
             "memory_over_time": Table({"seconds under load": ".0f", "MiB resident": ".1f"}, points),
@@ -123,6 +127,18 @@ def _sustain(bench: Bench, sink: Collector) -> Iterator[tuple[Goal, list[Cell]]]
         ),
         _row(what, read, seconds),
     )
+
+
+def _ring_sizes(bench: Bench, sink: Collector) -> Table:
+    """Return how much is lost with rings of several sizes."""
+    seconds = bench.times(5, 1)
+    columns = {"ring": "", "calls a second": ",.0f", "lost": ".2%"}
+    rows: list[list[Cell]] = []
+    for size in _RING_SIZES:
+        command = [str(bench.storm), "1", "1", "8", str(_RING_RATE), str(seconds)]
+        ledger = whole_agent.trace(command, sink, ("--exporter", "none", "--ring-size", size)).ledger
+        rows.append([size, ledger.seen / seconds, ledger.dropped / ledger.seen])
+    return Table(columns, rows)
 
 
 def _row(what: str, traced: Traced, seconds: int) -> list[Cell]:
