@@ -103,7 +103,6 @@ class _Dying(NamedTuple):
     """A process that ended, told when the ring of calls was read up to *position*."""
 
     position: int
-    process: Process
     threads: set[int]
     """Those whose ends are waited for; shared with the timeline until another process has the pid."""
     patience_until: float
@@ -140,7 +139,8 @@ class Processes:
         self._timelines: dict[int, _Timeline] = {}
         self._settled = SettledThreads()
         """What a thread is whatever the time, until its timeline changes."""
-        self._dying: list[_Dying] = []
+        self._dying: dict[Process, _Dying] = {}
+        """By when they were told."""
         self._superseded: deque[_Superseded] = deque()
         self._launched: Process | None = None
         self._contexts = ContextWatch()
@@ -283,8 +283,8 @@ class Processes:
             else:
                 process.exit_code = status >> 8 & 0xFF
         process.end_unix_ns = int(task["time_ns"]) + self._boot_to_unix_ns
-        self._dying = [dying for dying in self._dying if dying.process is not process]
-        self._dying.append(_Dying(produced, process, timeline.threads, time.monotonic() + _PATIENCE_S))
+        self._dying.pop(process, None)
+        self._dying[process] = _Dying(produced, timeline.threads, time.monotonic() + _PATIENCE_S)
 
     def add_launched(
         self, pid: int, begin_unix_ns: int, parent_pid: int, environ: Mapping[str, str]
@@ -446,16 +446,15 @@ class Processes:
             self._unsettle(past)
             past.forget_before(tid, time_ns, is_gone=is_gone)
         now = time.monotonic()
-        dying, self._dying = self._dying, []
         ended = []
-        for entry in dying:
-            is_alone = not entry.threads or entry.patience_until < now
+        for process, dying in self._dying.items():
+            if dying.position > consumed:
+                break
             # Up to sys.maxsize: nothing comes any more.
-            if entry.position <= consumed and (is_alone or consumed == sys.maxsize):
-                ended.append(entry.process)
-            else:
-                self._dying.append(entry)
+            if not dying.threads or dying.patience_until < now or consumed == sys.maxsize:
+                ended.append(process)
         for process in ended:
+            del self._dying[process]
             timeline = self._timelines.get(process.pid)
             if timeline is not None:
                 self._unsettle(timeline)

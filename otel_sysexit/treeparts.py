@@ -7,7 +7,7 @@ In: processes, and the times of their calls that began before the trace did. Out
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import repeat
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -20,9 +20,26 @@ from otel_sysexit.traces import Link
 _NOBODY: Final = -1
 _NEVER: Final = 2**64 - 1
 _ROW: Final = np.dtype(
-    [("span_id", np.uint64), ("above", np.intp), ("earliest_unix_ns", np.uint64), ("is_told", np.bool_)]
+    [
+        ("span_id", np.uint64),
+        ("above", np.intp),
+        ("earliest_unix_ns", np.uint64),
+        ("is_told", np.bool_),
+    ]  # Member
 )
 _ROWS_AT_FIRST: Final = 64
+
+
+class Member(NamedTuple):
+    """What a part knows of one process, which has a span there."""
+
+    span_id: int
+    above: int
+    """Row of whose span it is below; -1: nobody's."""
+    earliest_unix_ns: int
+    """Beginning of the earliest call of it or somebody below it that was noted."""
+    is_told: bool
+    """Whether its span was made."""
 
 
 @dataclass(slots=True)
@@ -70,6 +87,19 @@ class TreePart:
         np.minimum.at(self._rows["earliest_unix_ns"], rows, starts_unix_ns)
         self._has_early_calls = True
 
+    def note_start(self, row: int, start_unix_ns: int) -> None:
+        """Let the span at *row*, and those above it, begin no later than *start_unix_ns*."""
+        rows = self._rows
+        while row != _NOBODY and int(rows["earliest_unix_ns"][row]) > start_unix_ns:
+            rows["earliest_unix_ns"][row] = start_unix_ns
+            row = int(rows["above"][row])
+
+    def get(self, row: int) -> Member:
+        """Return one row; a single one costs less so."""
+        if self._has_early_calls:
+            self._raise_starts()
+        return Member(*self._rows[row].item())
+
     def span_ids(self, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.uint64]:
         """Return u8[n], the ids of the spans at *rows*."""
         return self._rows["span_id"].take(rows)
@@ -101,13 +131,9 @@ class TreePart:
             np.minimum.at(earliest, above, before.take(below))
         self._has_early_calls = False
 
-    def tell(self, rows: npt.NDArray[np.intp]) -> None:
+    def tell(self, rows: npt.NDArray[np.intp] | int) -> None:
         """Note that the spans at *rows* are made."""
         self._rows["is_told"][rows] = True
-
-    def is_told(self, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.bool_]:
-        """Return bool[n], whether the spans at *rows* were made."""
-        return self._rows["is_told"].take(rows)
 
     def untold(self) -> npt.NDArray[np.intp]:
         """Return the rows of the spans that were not made yet."""

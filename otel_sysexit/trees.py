@@ -29,6 +29,7 @@ from otel_sysexit.traces import (
     Link,
     Owner,
     Placement,
+    Span,
     Spans,
     Totals,
     error_type,
@@ -169,10 +170,11 @@ class Tree:
         if newcomers:
             self._part.admit(newcomers, self._ids.span_ids(len(newcomers)))
 
-    def _row_of(self, process: Process) -> npt.NDArray[np.intp]:
-        """Return the row of the process's span in this part, intp[1]; it and those above it have one from now on."""
-        self._admit(self._newcomers([process]))
-        return self._part.find([process])
+    def _row_of(self, process: Process) -> int:
+        """Return the row of the process's span in this part; it and those above it have one from now on."""
+        if process not in self._part.row:
+            self._admit(self._newcomers([process]))
+        return self._part.row[process]
 
     def end(self, processes: Iterable[Process]) -> None:
         """Make the spans of *processes*."""
@@ -184,7 +186,7 @@ class Tree:
             part = self._part
             part.end_unix_ns = max(part.end_unix_ns, process.end_unix_ns)
             if process.end_unix_ns < part.start_unix_ns:
-                part.note_starts(self._row_of(process), np.array([process.end_unix_ns], np.uint64))
+                part.note_start(self._row_of(process), process.end_unix_ns)
             self._tell(process, process.end_unix_ns, is_over=True)
             self._over.add(process)
 
@@ -211,9 +213,8 @@ class Tree:
         links = []
         if self._root is not None:
             noted = {attributes.LINK_TYPE: "previous_part"}
-            (span_id,) = part.span_ids(self._row_of(self._root)).tolist()
-            state = part.joined.trace_state if part.joined else self._trace_state
-            links = [Link(part.trace_id, span_id, noted, state)]
+            span_id = part.get(self._row_of(self._root)).span_id
+            links = [Link(part.trace_id, span_id, noted, self._context_of(part)[0])]
         self._part = self._open(part.number + 1, part.end_unix_ns, links)
 
     def _tell_rest(self, end_unix_ns: int) -> None:
@@ -240,26 +241,46 @@ class Tree:
         """Return the spans at *rows* in this part, which are those of *processes*."""
         part = self._part
         return AlikeSpans(
-            images=[process.image for process in processes if process.image is not None],
-            trace_id=part.trace_id,
-            span_id=part.span_ids(rows),
-            parent_span_id=part.parent_span_ids(rows),
-            start_unix_ns=part.starts_unix_ns(rows, processes, end_unix_ns),
-            end_unix_ns=end_unix_ns,
-            trace_state=self._trace_state if part.joined is None else part.joined.trace_state,
-            trace_flags=OWN_TRACE_FLAGS if part.joined is None else part.joined.trace_flags,
+            [process.image for process in processes if process.image is not None],
+            part.trace_id,
+            part.span_ids(rows),
+            part.parent_span_ids(rows),
+            part.starts_unix_ns(rows, processes, end_unix_ns),
+            end_unix_ns,
+            *self._context_of(part),
+        )
+
+    def _context_of(self, part: TreePart) -> tuple[str, int]:
+        """Return trace state and trace flags of the spans of processes in *part*."""
+        joined = part.joined
+        return (
+            (self._trace_state, OWN_TRACE_FLAGS)
+            if joined is None
+            else (joined.trace_state, joined.trace_flags)
         )
 
     def _tell(self, process: Process, end_unix_ns: int, *, is_over: bool = False) -> None:
         """Make the span of *process* in this part; *is_over*: with it the process ends, and no call of it is to come."""
-        part, row = self._part, self._row_of(process)
-        if part.is_told(row).all():
+        part, image, row = self._part, process.image, self._row_of(process)
+        member = part.get(row)
+        if member.is_told:
             return
         part.tell(row)
-        if process.image is None:  # nothing is known of it, and no call named it
+        if image is None:  # nothing is known of it, and no call named it
             return
-        (span,) = self._make_alike(row, [process], end_unix_ns)
-        span.links = self._links(process.image)
+        span = Span(
+            image.executable_name,
+            part.trace_id,
+            member.span_id,
+            0 if member.above < 0 else part.get(member.above).span_id,
+            min(max(process.begin_unix_ns, part.start_unix_ns), member.earliest_unix_ns, end_unix_ns),
+            end_unix_ns,
+            image,
+            {},
+            self._links(image),
+            False,
+            *self._context_of(part),
+        )
         if is_over:
             error = error_type(process)
             span.is_error = error is not None
