@@ -30,7 +30,7 @@ from otel_sysexit.kernel.capture import Capture
 from otel_sysexit.kernel.handover import Loader
 from otel_sysexit.kernel.records import Ledger
 from otel_sysexit.ledger import Account, Delivery
-from otel_sysexit.memory import keep_freed_memory
+from otel_sysexit.memory import keep_freed_memory, release_code
 from otel_sysexit.messages import explain_bug, say
 from otel_sysexit.otlp.export import Batch
 from otel_sysexit.otlp.resources import rules_of
@@ -55,8 +55,10 @@ _LOOK_SECONDS: Final = 1.0
 """How often stuck calls are looked for, if at all."""
 _TOTALS_SECONDS: Final = 1.0
 """How old the figures may be that windows say of calls that are not in them."""
-_ROUND_CALLS_MAX: Final = 4_096
+_ROUND_CALLS_MAX: Final = 8_192
 """Calls in one batch: what is worked on at once decides the agent's memory."""
+_STARTED_SECONDS: Final = 3.0
+"""When it has started: libraries are imported, the connection is made."""
 _GATHERING_SHARE: Final = 1 / 8
 """Of a ring: so much of it calls and their strings may take while they are gathered."""
 _NEARLY_FULL: Final = 7 / 8
@@ -107,6 +109,7 @@ class Agent:
         self._capture: Capture | None = None
         self._reader: Reader | None = None
         self._rate: RateKeeper | None = None
+        self._started_at = float("inf")
         self._delay_seconds = 0.0 if config.live else config.schedule_delay_ns / 1e9
         self._gathering_until: float | None = None
         self._stuck = StuckCalls(config.stuck_after_ns, _boot_ns()) if config.stuck_after_ns else None
@@ -158,6 +161,7 @@ class Agent:
 
     def loop(self, is_done: Callable[[], bool]) -> None:
         """Deliver until *is_done* or aborted."""
+        self._started_at = time.monotonic() + _STARTED_SECONDS
         while not is_done() and not self.is_aborted:
             is_look_due = self._is_report_asked or time.monotonic() >= self._next_look
             if (self._look() if is_look_due else self._round()) < _ROUND_CALLS_MAX:  # else there is more
@@ -213,6 +217,9 @@ class Agent:
     def _round(self) -> int:
         """Read what is there and pass it on; return how many calls that were."""
         capture = self.capture
+        if time.monotonic() >= self._started_at:
+            self._started_at = float("inf")
+            release_code()
         if capture.calls.share_used() > _NEARLY_FULL and self._sinks.is_stalled():
             self._shed()
         calls = self.reader.read(min(self._sinks.room(), _ROUND_CALLS_MAX) if self._is_batch_due() else 0)

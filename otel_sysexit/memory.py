@@ -1,23 +1,44 @@
 """
-How the C library goes about memory.
+How the C library and the kernel go about our memory.
 
 What is freed goes back to the kernel at once by default, and comes back page by page, each a fault: a batch is some megabytes, many times a second.
+What code was needed to start stays resident by default, though most of it never runs again.
 """
 
 import ctypes
 from typing import Final
 
+import psutil
+
 _M_TRIM_THRESHOLD: Final = -1  # malloc.h
 _M_MMAP_THRESHOLD: Final = -3
+_M_ARENA_MAX: Final = -8
 _LARGE_BYTES: Final = 8 << 20
 """What is larger is mapped, and unmapped when it is freed."""
 _KEPT_BYTES: Final = 16 << 20
-"""At most, of what is free at the end of each thread's memory."""
+"""At most, of what is free at the end of the memory."""
+_MADV_DONTNEED: Final = 4  # linux/mman.h
 
 
 def keep_freed_memory() -> None:
-    """Let the C library keep what is freed, but for large pieces; where it is none that can be told, nothing happens."""
+    """
+    Let the C library keep what is freed, but for large pieces, for whichever thread needs it next.
+
+    Where it is none that can be told, nothing happens.
+    """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(_M_MMAP_THRESHOLD, _LARGE_BYTES)
         mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
+        mallopt(_M_ARENA_MAX, 1)
+
+
+def release_code() -> None:
+    """Give back the pages of programs and libraries; those that still run come back from the page cache, one fault for many."""
+    madvise = ctypes.CDLL(None).madvise
+    madvise.argtypes = ctypes.c_size_t, ctypes.c_size_t, ctypes.c_int
+    for mapping in psutil.Process().memory_maps(grouped=False):
+        # Private, of a file, never writable: what is there is what the file has.
+        if mapping.perms == "r-xp" and mapping.path.startswith("/"):
+            begin, end = (int(address, 16) for address in mapping.addr.split("-"))
+            madvise(begin, end - begin, _MADV_DONTNEED)
