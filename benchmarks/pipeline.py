@@ -21,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 
+from otel_sysexit.agent import ROUND_CALLS_MAX
 from otel_sysexit.benign import BenignErrors
 from otel_sysexit.calls import Decoder
 from otel_sysexit.flat import Flat
@@ -36,8 +37,6 @@ from otel_sysexit.traces import Structure
 from otel_sysexit.trees import Tree
 from otel_sysexit.windows import Windows
 
-ROUND_CALLS = 4_096
-"""What the agent takes from the ring at once when there is plenty."""
 BATCHES_A_CASE = 4
 _FIRST_PID = 1 << 23
 """No pid is that high: nothing of this machine is read from /proc."""
@@ -69,7 +68,7 @@ class Case:
     """Alive."""
     active: int | None = None
     """Those that make the calls of a batch, others in each batch; None: all."""
-    calls: int = ROUND_CALLS
+    calls: int = ROUND_CALLS_MAX
     structure: Callable[[], Structure] = Tree
     budget_us: float = 1.0
     """Of CPU a span."""

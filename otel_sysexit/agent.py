@@ -55,7 +55,7 @@ _LOOK_SECONDS: Final = 1.0
 """How often stuck calls are looked for, if at all."""
 _TOTALS_SECONDS: Final = 1.0
 """How old the figures may be that windows say of calls that are not in them."""
-_ROUND_CALLS_MAX: Final = 8_192
+ROUND_CALLS_MAX: Final = 8_192
 """Calls in one batch: what is worked on at once decides the agent's memory."""
 _STARTED_SECONDS: Final = 3.0
 """When it has started: libraries are imported, the connection is made."""
@@ -164,7 +164,7 @@ class Agent:
         self._started_at = time.monotonic() + _STARTED_SECONDS
         while not is_done() and not self.is_aborted:
             is_look_due = self._is_report_asked or time.monotonic() >= self._next_look
-            if (self._look() if is_look_due else self._round()) < _ROUND_CALLS_MAX:  # else there is more
+            if (self._look() if is_look_due else self._round()) < ROUND_CALLS_MAX:  # else there is more
                 self._poll.poll(_ROUND_SECONDS)
 
     def ask_for_report(self) -> None:
@@ -222,7 +222,7 @@ class Agent:
             release_code()
         if capture.calls.share_used() > _NEARLY_FULL and self._sinks.is_stalled():
             self._shed()
-        calls = self.reader.read(min(self._sinks.room(), _ROUND_CALLS_MAX) if self._is_batch_due() else 0)
+        calls = self.reader.read(min(self._sinks.room(), ROUND_CALLS_MAX) if self._is_batch_due() else 0)
         self._pass_on(calls, capture.calls.consumed)
         if self._rate is not None:
             self._rate.keep()
@@ -243,7 +243,7 @@ class Agent:
         now = time.monotonic()
         if self._gathering_until is None:
             self._gathering_until = now + self._delay_seconds
-        is_much = waiting >= _ROUND_CALLS_MAX or self.capture.share_used() > _GATHERING_SHARE
+        is_much = waiting >= ROUND_CALLS_MAX or self.capture.share_used() > _GATHERING_SHARE
         if not is_much and now < self._gathering_until:
             return False
         self._gathering_until = None
@@ -251,7 +251,7 @@ class Agent:
 
     def _shed(self) -> None:
         """Give up the oldest calls: nothing is sent, and who made the calls in the ring cannot be kept in mind for ever."""
-        count = len(self.capture.calls.read(_ROUND_CALLS_MAX))
+        count = len(self.capture.calls.read(ROUND_CALLS_MAX))
         self._shed_calls += count
         self._sinks.refuse(count)
 
