@@ -5,7 +5,7 @@ import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
@@ -29,6 +29,8 @@ if (
         import hashlib  # noqa: F401 (uuid5 imports it)
 
 _GO_ARCHITECTURES: Final = {"x86_64": "amd64", "aarch64": "arm64"}
+_ATTRIBUTES_MAX: Final = 1_024
+"""Attributes of Resources, with their values, that are kept serialized."""
 _INSTANCE_NAMESPACE: Final = UUID("4d63009a-8d0f-11ee-aad7-4c796ed8e320")
 # What was observed is never overridden by anybody's OTEL_RESOURCE_ATTRIBUTES.
 _OBSERVED: Final = ("process.", "otel_sysexit.", "host.", "os.", "telemetry.", "container.", "k8s.")
@@ -166,10 +168,13 @@ def iso_8601(unix_ns: int) -> str:
 
 def encode_resource(image: Image, rules: ResourceRules) -> bytes:
     """Return the serialized Resource of *image*."""
-    found = image_attributes(image, rules)
-    return Resource(
-        attributes=[key_value(key, _with_valid_text(value)) for key, value in found.items()]
-    ).SerializeToString()
+    return b"".join(_encode_attribute(key, value) for key, value in image_attributes(image, rules).items())
+
+
+@lru_cache(_ATTRIBUTES_MAX, typed=True)
+def _encode_attribute(key: str, value: Value) -> bytes:
+    """Return a Resource of one attribute, serialized: several one behind the other are one of all (protobuf's encoding). Most are those of many processes."""
+    return Resource(attributes=[key_value(key, _with_valid_text(value))]).SerializeToString()
 
 
 def _with_valid_text(value: Value) -> Value:
