@@ -21,10 +21,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 
-from otel_sysexit.agent import ROUND_CALLS_MAX
 from otel_sysexit.benign import BenignErrors
 from otel_sysexit.calls import Decoder
 from otel_sysexit.flat import Flat
+from otel_sysexit.gathering import BATCH_CALLS_MAX
 from otel_sysexit.kernel import records
 from otel_sysexit.kernel.ring import Ring
 from otel_sysexit.memory import keep_freed_memory
@@ -68,7 +68,7 @@ class Case:
     """Alive."""
     active: int | None = None
     """Those that make the calls of a batch, others in each batch; None: all."""
-    calls: int = ROUND_CALLS_MAX
+    calls: int = BATCH_CALLS_MAX
     structure: Callable[[], Structure] = Tree
     budget_us: float = 1.0
     """Of CPU a span."""

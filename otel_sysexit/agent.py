@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy.typing as npt
 import psutil
@@ -25,6 +25,7 @@ from otel_sysexit.containers import CgroupIndex
 from otel_sysexit.ending import TargetsLeft
 from otel_sysexit.errors import AgentError
 from otel_sysexit.flat import Flat
+from otel_sysexit.gathering import BATCH_CALLS_MAX, Gathering
 from otel_sysexit.identity import Process, Thread
 from otel_sysexit.kernel.capture import Capture
 from otel_sysexit.kernel.handover import Loader
@@ -55,12 +56,8 @@ _LOOK_SECONDS: Final = 1.0
 """How often stuck calls are looked for, if at all."""
 _TOTALS_SECONDS: Final = 1.0
 """How old the figures may be that windows say of calls that are not in them."""
-ROUND_CALLS_MAX: Final = 8_192
-"""Calls in one batch: what is worked on at once decides the agent's memory."""
 _STARTED_SECONDS: Final = 3.0
 """When it has started: libraries are imported, the connection is made."""
-_GATHERING_SHARE: Final = 1 / 8
-"""Of a ring: so much of it calls and their strings may take while they are gathered."""
 _NEARLY_FULL: Final = 7 / 8
 """Of a ring: what cannot be delivered is given up from then on."""
 _EAGER_PROCESSES_MAX: Final = 256
@@ -83,6 +80,15 @@ def make_structure(config: Config) -> Structure:
 
 def _boot_ns() -> int:
     return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+
+
+class _Round(NamedTuple):
+    """What one look at the rings brought."""
+
+    calls: int
+    """How many were read."""
+    is_more: bool
+    """Whether as many as were asked for: there may be others."""
 
 
 class Agent:
@@ -110,8 +116,7 @@ class Agent:
         self._reader: Reader | None = None
         self._rate: RateKeeper | None = None
         self._started_at = float("inf")
-        self._delay_seconds = 0.0 if config.live else config.schedule_delay_ns / 1e9
-        self._gathering_until: float | None = None
+        self.gathering = Gathering(0.0 if config.live else config.schedule_delay_ns / 1e9)
         self._stuck = StuckCalls(config.stuck_after_ns, _boot_ns()) if config.stuck_after_ns else None
         self._next_look = time.monotonic() + _LOOK_SECONDS if self._stuck else float("inf")
         self._is_report_asked = False
@@ -164,25 +169,26 @@ class Agent:
         self._started_at = time.monotonic() + _STARTED_SECONDS
         while not is_done() and not self.is_aborted:
             is_look_due = self._is_report_asked or time.monotonic() >= self._next_look
-            if (self._look() if is_look_due else self._round()) < ROUND_CALLS_MAX:  # else there is more
+            done = self._look() if is_look_due else self._round()
+            if not done.is_more:
                 self._poll.poll(_ROUND_SECONDS)
 
     def ask_for_report(self) -> None:
         """Have all calls in flight reported with the next round; may be called from another thread."""
         self._is_report_asked = True
 
-    def _look(self) -> int:
+    def _look(self) -> "_Round":
         """Do a round, and report calls in flight: those that are stuck, and all if asked for."""
         now_ns = _boot_ns()
         slots = self.capture.in_flight()
-        count = self._round()  # whose they are was said before they began, so it has been read now
+        done = self._round()  # whose they are was said before they began, so it has been read now
         if self._stuck is not None and time.monotonic() >= self._next_look:
             self._next_look = time.monotonic() + _LOOK_SECONDS
             self._report(self._stuck.due(slots, now_ns), now_ns, is_stuck=True)
         if self._is_report_asked:
             self._is_report_asked = False
             self._report(all_in_flight(slots), now_ns, is_stuck=False)
-        return count
+        return done
 
     def _report(self, slots: npt.NDArray[Any], now_ns: int, *, is_stuck: bool) -> None:
         """Say that calls are in flight: on the terminal, and in log records."""
@@ -214,44 +220,29 @@ class Agent:
             self._totals = Totals(account.filtered, account.sampled_out, account.dropped)
         return self._totals
 
-    def _round(self) -> int:
-        """Read what is there and pass it on; return how many calls that were."""
+    def _round(self) -> "_Round":
+        """Read what is there and pass it on."""
         capture = self.capture
         if time.monotonic() >= self._started_at:
             self._started_at = float("inf")
             release_code()
         if capture.calls.share_used() > _NEARLY_FULL and self._sinks.is_stalled():
             self._shed()
-        calls = self.reader.read(min(self._sinks.room(), ROUND_CALLS_MAX) if self._is_batch_due() else 0)
+        waiting, share = capture.calls.waiting(), capture.share_used()
+        is_due = self.gathering.is_due(waiting, share, self.processes.waiting())
+        limit = min(self._sinks.room(), BATCH_CALLS_MAX) if is_due else 0
+        calls = self.reader.read(limit)
+        if len(calls):
+            self.gathering.note_read()
         self._pass_on(calls, capture.calls.consumed)
         if self._rate is not None:
             self._rate.keep()
         self._view.progress(capture)
-        return len(calls)
-
-    def _is_batch_due(self) -> bool:
-        """
-        Whether calls are to be read: there are many, or some have waited long enough.
-
-        A batch costs some milliseconds however small it is. Calls wait in the ring for others; what happens to tasks is read in
-        every round, as /proc forgets.
-        """
-        waiting = self.capture.calls.waiting()
-        if not waiting:
-            self._gathering_until = None
-            return False
-        now = time.monotonic()
-        if self._gathering_until is None:
-            self._gathering_until = now + self._delay_seconds
-        is_much = waiting >= ROUND_CALLS_MAX or self.capture.share_used() > _GATHERING_SHARE
-        if not is_much and now < self._gathering_until:
-            return False
-        self._gathering_until = None
-        return True
+        return _Round(len(calls), 0 < limit == len(calls))
 
     def _shed(self) -> None:
         """Give up the oldest calls: nothing is sent, and who made the calls in the ring cannot be kept in mind for ever."""
-        count = len(self.capture.calls.read(ROUND_CALLS_MAX))
+        count = len(self.capture.calls.read(BATCH_CALLS_MAX))
         self._shed_calls += count
         self._sinks.refuse(count)
 
@@ -271,11 +262,11 @@ class Agent:
     def finish(self) -> None:
         """Detach, deliver the rest, and say what became of everything."""
         self.capture.close_links()
-        self._delay_seconds, self._gathering_until = 0.0, None
+        self.gathering.finish()
         patience = self._config.flush_timeout_ns / 1e9
         deadline = time.monotonic() + patience
         while self.capture.calls.waiting() and not self.is_aborted and time.monotonic() < deadline:
-            if self._round():
+            if self._round().calls:
                 deadline = time.monotonic() + patience
             else:
                 time.sleep(0.01)  # the queue is full, or a record is being written still
@@ -425,6 +416,7 @@ def attach(config: Config, targets: Targets, loader: Loader) -> int:
     capture = Capture(loader.request, loader.descriptors())  # a Ctrl-C until now just ends us
     signals = Signals()
     agent.connect(capture)
+    agent.gathering.expect_strangers()
     scan = Scan(targets, {os.getpid()})
     if not targets.is_all:  # there, a thread becomes a target with its first call
         _follow(agent, scan)

@@ -12,7 +12,7 @@ def find_distinct(numbers: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.intp]
 
 
 def index_distinct(numbers: npt.NDArray[np.intp]) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-    """Return which of the small numbers from 0 on are among *numbers*, intp[n], ascending; and intp[n], which of these each one is."""
+    """Return which of the small numbers from 0 on are among *numbers*, intp[n], ascending; and intp[n], which of these each one is: *numbers* itself where none is left out."""
     counts = np.bincount(numbers)
     distinct = np.flatnonzero(counts)
     if len(distinct) == len(counts):

@@ -4,6 +4,7 @@ Numbers → rows, for columns of numbers: where a number was put last, or anothe
 It is a first guess, right for nearly all: who asks compares, and looks up in another way the few that are not what was looked for.
 """
 
+from collections.abc import Callable
 from typing import Any, Final
 
 import numpy as np
@@ -27,6 +28,29 @@ class HashTable:
     def guess(self, numbers: npt.NDArray[Any]) -> npt.NDArray[np.intp]:
         """Return for each of *numbers*, unsigned, [n], the row of the last one that was put with its hash; intp[n]."""
         return self._rows.take(self._hash(numbers)).astype(np.intp)
+
+    def find(
+        self,
+        numbers: npt.NDArray[np.uint64],
+        number_of_row: npt.NDArray[np.uint64],
+        look_up: Callable[[npt.NDArray[np.uint64]], npt.NDArray[np.intp]],
+    ) -> npt.NDArray[np.intp]:
+        """
+        Return the row of each of *numbers*, u8[n]; intp[n].
+
+        Args:
+            numbers: Those to find.
+            number_of_row: u8[rows]: the number that each row is of.
+            look_up: Called with those that are not where the first guess was, each once; returns their rows.
+        """
+        rows = self.guess(numbers)
+        missed = np.flatnonzero(number_of_row.take(rows) != numbers)
+        if len(missed):
+            distinct, inverse = np.unique(numbers[missed], return_inverse=True)
+            found = look_up(distinct)
+            self.put(distinct, found)
+            rows[missed] = found[inverse]
+        return rows
 
     def _hash(self, numbers: npt.NDArray[Any]) -> npt.NDArray[np.intp]:
         return ((numbers.astype(np.uint64) * _FACTOR) >> self._shift).astype(np.intp)

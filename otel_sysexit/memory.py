@@ -6,7 +6,7 @@ What code was needed to start stays resident by default, though most of it never
 """
 
 import ctypes
-from typing import Final
+from typing import Any, Final
 
 import psutil
 
@@ -34,11 +34,22 @@ def keep_freed_memory() -> None:
 
 
 def release_code() -> None:
-    """Give back the pages of programs and libraries; those that still run come back from the page cache, one fault for many."""
+    """
+    Give back the pages of programs and libraries; those that still run come back from the page cache, one fault for many.
+
+    Where the kernel does not say what is mapped, nothing happens.
+    """
     madvise = ctypes.CDLL(None).madvise
     madvise.argtypes = ctypes.c_size_t, ctypes.c_size_t, ctypes.c_int
-    for mapping in psutil.Process().memory_maps(grouped=False):
-        # Private, of a file, never writable: what is there is what the file has.
-        if mapping.perms == "r-xp" and mapping.path.startswith("/"):
+    for mapping in _mappings():
+        # Of a file, and no page another than the file's, as a debugger's breakpoint would make it.
+        if mapping.perms == "r-xp" and mapping.path.startswith("/") and not mapping.anonymous:
             begin, end = (int(address, 16) for address in mapping.addr.split("-"))
             madvise(begin, end - begin, _MADV_DONTNEED)
+
+
+def _mappings() -> list[Any]:
+    try:
+        return list(psutil.Process().memory_maps(grouped=False))
+    except (psutil.Error, OSError, AttributeError):  # psutil lacks the method where there is no smaps
+        return []

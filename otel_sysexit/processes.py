@@ -10,8 +10,8 @@ import sys
 import time
 from collections import deque
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, Final, NamedTuple, TypeVar
+from dataclasses import replace
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -38,65 +38,10 @@ from otel_sysexit.kernel.records import TaskKind
 from otel_sysexit.propagation import parse_trace_context
 from otel_sysexit.settled import SettledThreads
 from otel_sysexit.strings import ExecStrings
+from otel_sysexit.timelines import Timeline
 
-_Entry = TypeVar("_Entry")
 _PATIENCE_S: Final = 1.0
 """How long a process that ended is kept for threads that have not said that they did: their records may be lost."""
-
-
-@dataclass(slots=True)
-class _Timeline:
-    """What a pid was from when on: programs of its process and names of its threads, oldest first."""
-
-    images: list[tuple[int, Image]] = field(default_factory=list)
-    names: dict[int, list[tuple[int, str]]] = field(default_factory=dict)
-    threads: set[int] = field(default_factory=set)
-    """Those that live, as far as we know."""
-    settled: set[int] = field(default_factory=set)
-    """Keys of `Processes._settled` that this timeline was asked for."""
-
-    def image_at(self, time_ns: int) -> Image:
-        return _latest(self.images, time_ns)
-
-    def name_at(self, tid: int, time_ns: int) -> str:
-        return (
-            _latest(self.names[tid], time_ns)
-            if tid in self.names
-            else self.image_at(time_ns).executable_name[:15]
-        )
-
-    def changes(self, tid: int) -> list[int]:
-        """Return the times at which the answers for *tid* change, ascending."""
-        return sorted(
-            {since for since, _ in self.images[1:]} | {since for since, _ in self.names.get(tid, ())[1:]}
-        )
-
-    def forget_before(self, tid: int, time_ns: int, *, is_gone: bool) -> None:
-        """Drop what no call can ask for any more that ended after *time_ns*; all of *tid* up to then if it is gone."""
-        self.images = _since(self.images, time_ns)
-        names = self.names.get(tid)
-        if names is not None:
-            kept = [entry for entry in names if entry[0] > time_ns] if is_gone else _since(names, time_ns)
-            if kept:
-                self.names[tid] = kept
-            else:
-                del self.names[tid]
-
-
-def _latest(entries: list[tuple[int, _Entry]], time_ns: int) -> _Entry:
-    """Return the value in force at *time_ns*; before the first one, the first."""
-    value = entries[0][1]
-    for since, candidate in entries[1:]:
-        if since > time_ns:
-            break
-        value = candidate
-    return value
-
-
-def _since(entries: list[tuple[int, _Entry]], time_ns: int) -> list[tuple[int, _Entry]]:
-    """Return the entry in force at *time_ns* and all later ones."""
-    first = max((index for index, (since, _) in enumerate(entries) if since <= time_ns), default=0)
-    return entries[first:]
 
 
 class _Dying(NamedTuple):
@@ -109,11 +54,19 @@ class _Dying(NamedTuple):
     """Of time.monotonic(): for how long."""
 
 
+class _Stray(NamedTuple):
+    """The end of a process that nobody has heard of yet, told when the ring of calls was read up to *position*."""
+
+    position: int
+    task: Any
+    """A TASK record."""
+
+
 class _Superseded(NamedTuple):
     """Something that no call asks for once the ring of calls was read up to *position*."""
 
     position: int
-    timeline: _Timeline
+    timeline: Timeline
     tid: int
     time_ns: int
     is_gone: bool
@@ -136,12 +89,14 @@ class Processes:
         self._has_command_args = has_command_args
         self._has_cgroup = has_cgroup
         self._boot_to_unix_ns = boot_to_unix_ns
-        self._timelines: dict[int, _Timeline] = {}
+        self._timelines: dict[int, Timeline] = {}
         self._settled = SettledThreads()
         """What a thread is whatever the time, until its timeline changes."""
         self._dying: dict[Process, _Dying] = {}
         """By when they were told."""
         self._superseded: deque[_Superseded] = deque()
+        self._strays: dict[int, _Stray] = {}
+        """By pid."""
         self._launched: Process | None = None
         self._contexts = ContextWatch()
         self.cgroups: CgroupIndex | None = None
@@ -161,7 +116,7 @@ class Processes:
         users, groups, threads = found.uids(), found.gids(), found.threads()
         self._unsettle(self._timelines.get(pid))
         timeline = self._timelines[pid] = (
-            _Timeline()
+            Timeline()
         )  # complete from the beginning: the process may be gone now
         self._add_image(
             timeline, process, 0, None, Facts(users.effective, users.real, groups.effective, groups.real)
@@ -203,7 +158,10 @@ class Processes:
             timeline = self._timelines.get(int(task["tgid"]))
             self._unsettle(timeline)
             if timeline is None and kind == TaskKind.END:
-                continue  # of a process that was told already: two threads that end at once may both look like the last
+                # Its calls are yet to be read; or it was told already: two threads that end at once may both look like the last.
+                if task["is_last"]:
+                    self._strays[int(task["tgid"])] = _Stray(produced, task.copy())
+                continue
             if timeline is None or kind == TaskKind.PROCESS_START:
                 timeline = self._start(task, time_ns)
             if kind in (TaskKind.EXEC, TaskKind.END):
@@ -221,15 +179,16 @@ class Processes:
                 is_gone = kind == TaskKind.END or gone != tid
                 self._superseded.append(_Superseded(produced, timeline, gone, time_ns, is_gone))
 
-    def _start(self, task: Any, time_ns: int) -> _Timeline:
+    def _start(self, task: Any, time_ns: int) -> Timeline:
         """A process is born with its parent's program; or we hear of it for the first time."""
         pid, parent_pid = int(task["tgid"]), int(task["parent_tgid"])
+        self._strays.pop(pid, None)
         parent_timeline = self._timelines.get(parent_pid)
         parent_image = parent_timeline.image_at(time_ns) if parent_timeline else None
         process = self._make_process(pid, int(task["start_ns"]), parent_pid, int(task["vpid"]))
         timeline = self._timelines.get(pid)
         if timeline is None:
-            timeline = self._timelines[pid] = _Timeline()
+            timeline = self._timelines[pid] = Timeline()
         timeline.threads = set()  # not emptied: another process of this pid may be dying still
         if parent_image is None:
             self._add_image(timeline, process, time_ns, None, Facts.of(task))
@@ -249,7 +208,7 @@ class Processes:
             timeline.images.append((time_ns, process.image))
         return timeline
 
-    def _exec(self, timeline: _Timeline, task: Any, strings: ExecStrings | None) -> None:
+    def _exec(self, timeline: Timeline, task: Any, strings: ExecStrings | None) -> None:
         """From now on the process runs another program: a new image; the threads but the caller's are gone."""
         process = timeline.images[-1][1].process
         since = int(task["time_ns"])
@@ -266,7 +225,7 @@ class Processes:
         if is_first:
             self.bad_trace_contexts = 0
 
-    def _end(self, timeline: _Timeline, task: Any, produced: int) -> None:
+    def _end(self, timeline: Timeline, task: Any, produced: int) -> None:
         """
         A thread ends, and its process if it is the last.
 
@@ -295,12 +254,12 @@ class Processes:
         self._note_environment(process.image, environ)
         self.bad_trace_contexts = 0  # ours, which config.py warns of
         process.image.container_id, process.image.pod_uid = read_membership(pid) or Membership()
-        self._timelines[pid] = _Timeline([(0, process.image)], {})
+        self._timelines[pid] = Timeline([(0, process.image)], {})
         self._launched = process
         return process
 
     def _add_image(
-        self, timeline: _Timeline, process: Process, since: int, strings: ExecStrings | None, facts: Facts
+        self, timeline: Timeline, process: Process, since: int, strings: ExecStrings | None, facts: Facts
     ) -> None:
         start_boot_ns = process.start_unix_ns - self._boot_to_unix_ns
         before = process.image
@@ -395,7 +354,7 @@ class Processes:
             timeline = self._timelines.get(tgid)
             if timeline is None:  # its start was dropped (counted): /proc may know it
                 seen_unix_ns = int(calls.start_unix_ns[rows[of_row == number]].min())
-                timeline = self._timelines[tgid] = self._recover(tgid, seen_unix_ns)
+                timeline = self._recover(tgid, seen_unix_ns)
             changes = timeline.changes(tid)
             threads += [
                 Thread(tid, timeline.name_at(tid, since), timeline.image_at(since)) for since in (0, *changes)
@@ -412,21 +371,24 @@ class Processes:
             thread[own] += at
         return thread
 
-    def _unsettle(self, timeline: _Timeline | None) -> None:
+    def _unsettle(self, timeline: Timeline | None) -> None:
         """Ask *timeline* again: it changes."""
         if timeline is not None:
             for key in timeline.settled:
                 self._settled.discard(key)
             timeline.settled.clear()
 
-    def _recover(self, pid: int, seen_unix_ns: int) -> _Timeline:
+    def _recover(self, pid: int, seen_unix_ns: int) -> Timeline:
         try:
             self.add_running(pid)
         except psutil.Error:
             process = Process(pid, seen_unix_ns)  # it started no later than its first call that is known
             process.image = Image(process, UNKNOWN)
-            return _Timeline([(0, process.image)], {})
-        return self._timelines[pid]
+            self._timelines[pid] = Timeline([(0, process.image)], {})
+        timeline, stray = self._timelines[pid], self._strays.pop(pid, None)
+        if stray is not None:
+            self._end(timeline, stray.task, stray.position)
+        return timeline
 
     def thread_at(self, pid: int, tid: int, time_ns: int) -> Thread | None:
         """Return a thread as it is at a time of the boot clock; None: its process has ended, as far as anybody knows."""
@@ -445,6 +407,8 @@ class Processes:
             _, past, tid, time_ns, is_gone = self._superseded.popleft()
             self._unsettle(past)
             past.forget_before(tid, time_ns, is_gone=is_gone)
+        while self._strays and (first := next(iter(self._strays.items())))[1].position <= consumed:
+            del self._strays[first[0]]
         now = time.monotonic()
         ended = []
         for process, dying in self._dying.items():
@@ -462,6 +426,10 @@ class Processes:
                 if not timeline.images:
                     del self._timelines[process.pid]
         return ended
+
+    def waiting(self) -> int:
+        """Return how much is remembered for calls that were not read yet: execs, and ends of threads."""
+        return len(self._superseded)
 
     def living(self) -> Iterable[Process]:
         """Return the processes that have not ended as far as we know."""

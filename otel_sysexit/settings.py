@@ -283,7 +283,7 @@ SETTINGS: Final = (
     Setting("stuck_after_ns", parse_duration_ns, "Report each call that has not returned after this long, and again at twice, four times, ...", "DURATION", "never", option="stuck-after"),
     Setting("ring_bytes", parse_ring_bytes, "Buffer for calls between kernel and agent, a power of two.", "SIZE", "64MiB; attach: 16MiB", option="ring-size"),
     Setting("rings", parse_rings, "Buffers that CPUs write calls to in groups, 1 to 8; each has its part of that size.", "NUMBER", "one for 16 CPUs"),
-    Setting("schedule_delay_ns", parse_duration_ns, "How long calls are gathered for a batch while they are few.", "DURATION", "1s; with --live: 0s", ("OTEL_BSP_SCHEDULE_DELAY",), parse_milliseconds_ns, option="schedule-delay"),
+    Setting("schedule_delay_ns", parse_duration_ns, "How long calls are gathered for a batch while they are few; with --live not at all.", "DURATION", "1s", ("OTEL_BSP_SCHEDULE_DELAY",), parse_milliseconds_ns, option="schedule-delay"),
     Setting("flush_timeout_ns", parse_duration_ns, "After the end, how long to wait while nothing can be delivered.", "DURATION", "5s", option="flush-timeout"),
     Setting("bcc_python", str, "Python interpreter that has bcc.", "FILE", "this one, else /usr/bin/python3"),
     Setting("cache_dir", parse_cache_dir, "Where compiled programs are kept, for a faster next start; off: nowhere.", "DIR", "/var/cache/otel-sysexit; without root: below XDG_CACHE_HOME, else ~/.cache", option="cache"),

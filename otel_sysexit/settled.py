@@ -46,14 +46,10 @@ class SettledThreads:
 
     def find(self, keys: npt.NDArray[np.uint64]) -> npt.NDArray[np.intp]:
         """Return intp[n], the number of the thread of each of *keys*, u8[n]; 0: it is not here."""
-        found = self._table.guess(keys)
-        missed = np.flatnonzero(self._keys.take(found) != keys)
-        if len(missed):
-            distinct, inverse = np.unique(keys[missed], return_inverse=True)
-            numbers = np.array([self._numbers.get(key, 0) for key in distinct.tolist()], np.intp)
-            self._table.put(distinct, numbers)
-            found[missed] = numbers[inverse]
-        return found
+        return self._table.find(keys, self._keys, self._look_up)
+
+    def _look_up(self, keys: npt.NDArray[np.uint64]) -> npt.NDArray[np.intp]:
+        return np.array([self._numbers.get(key, 0) for key in keys.tolist()], np.intp)
 
     def take(self, numbers: npt.NDArray[np.intp]) -> list[Thread]:
         """Return the threads that have *numbers*, intp[k], none of which is 0."""

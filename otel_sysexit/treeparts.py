@@ -6,12 +6,12 @@ In: processes, and the times of their calls that began before the trace did. Out
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import repeat
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from otel_sysexit.distinct import find_distinct
 from otel_sysexit.growing import grown
 from otel_sysexit.identity import Process
 from otel_sysexit.propagation import TraceContext
@@ -19,13 +19,14 @@ from otel_sysexit.traces import Link
 
 _NOBODY: Final = -1
 _NEVER: Final = 2**64 - 1
+# As Member has it.
 _ROW: Final = np.dtype(
     [
         ("span_id", np.uint64),
         ("above", np.intp),
         ("earliest_unix_ns", np.uint64),
         ("is_told", np.bool_),
-    ]  # Member
+    ]
 )
 _ROWS_AT_FIRST: Final = 64
 
@@ -58,19 +59,18 @@ class TreePart:
     is_continued: bool = False
     calls: int = 0
     end_unix_ns: int = 0
-    """Of its latest call."""
+    """Of what was latest in it: a call, the end of a process, a look at the clock."""
     row: dict[Process, int] = field(default_factory=dict)
     """Of the processes that have a span here."""
     _rows: npt.NDArray[Any] = field(default_factory=lambda: np.zeros(_ROWS_AT_FIRST, _ROW))
-    _has_early_calls: bool = False
 
     def __len__(self) -> int:
         """Return how many processes have a span here."""
         return len(self.row)
 
     def find(self, processes: Sequence[Process]) -> npt.NDArray[np.intp]:
-        """Return intp[n], the row of each of *processes*, -1 where it has none."""
-        return np.array([*map(self.row.get, processes, repeat(_NOBODY))], np.intp)
+        """Return intp[n], the row of each of *processes*, which have a span here."""
+        return np.fromiter(map(self.row.__getitem__, processes), np.intp, len(processes))
 
     def admit(self, above: Mapping[Process, Process | None], span_ids: npt.NDArray[np.uint64]) -> None:
         """Give the processes that are the keys of *above* a row each, below those that are its values, and these *span_ids*."""
@@ -84,20 +84,23 @@ class TreePart:
 
     def note_starts(self, rows: npt.NDArray[np.intp], starts_unix_ns: npt.NDArray[np.uint64]) -> None:
         """Let the spans at *rows*, intp[n], and those above them begin no later than *starts_unix_ns*, u8[n]."""
-        np.minimum.at(self._rows["earliest_unix_ns"], rows, starts_unix_ns)
-        self._has_early_calls = True
+        earliest, above = self._rows["earliest_unix_ns"], self._rows["above"]
+        while len(rows):  # from level to level, those that were made earlier
+            before = earliest.take(rows)
+            np.minimum.at(earliest, rows, starts_unix_ns)
+            changed = find_distinct(rows[starts_unix_ns < before])
+            changed = changed[above.take(changed) != _NOBODY]
+            rows, starts_unix_ns = above.take(changed), earliest.take(changed)
 
     def note_start(self, row: int, start_unix_ns: int) -> None:
-        """Let the span at *row*, and those above it, begin no later than *start_unix_ns*."""
+        """Do the same for one; that costs less so."""
         rows = self._rows
         while row != _NOBODY and int(rows["earliest_unix_ns"][row]) > start_unix_ns:
             rows["earliest_unix_ns"][row] = start_unix_ns
             row = int(rows["above"][row])
 
     def get(self, row: int) -> Member:
-        """Return one row; a single one costs less so."""
-        if self._has_early_calls:
-            self._raise_starts()
+        """Return one row."""
         return Member(*self._rows[row].item())
 
     def span_ids(self, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.uint64]:
@@ -113,23 +116,10 @@ class TreePart:
         self, rows: npt.NDArray[np.intp], processes: Sequence[Process], end_unix_ns: int
     ) -> npt.NDArray[np.uint64]:
         """Return u8[n], when the spans at *rows*, which are those of *processes*, begin if they end at *end_unix_ns*."""
-        if self._has_early_calls:
-            self._raise_starts()
         starts = np.array([process.begin_unix_ns for process in processes], np.uint64)
         np.maximum(starts, np.uint64(self.start_unix_ns), out=starts)
         np.minimum(starts, self._rows["earliest_unix_ns"].take(rows), out=starts)
         return np.minimum(starts, np.uint64(end_unix_ns), out=starts)
-
-    def _raise_starts(self) -> None:
-        """Let spans begin no later than those below them."""
-        rows = self._rows[: len(self.row)]
-        below = np.flatnonzero(rows["above"] != _NOBODY)
-        above, earliest = rows["above"].take(below), rows["earliest_unix_ns"]
-        before = None
-        while before is None or (earliest != before).any():
-            before = earliest.copy()
-            np.minimum.at(earliest, above, before.take(below))
-        self._has_early_calls = False
 
     def tell(self, rows: npt.NDArray[np.intp] | int) -> None:
         """Note that the spans at *rows* are made."""

@@ -214,7 +214,7 @@ class Tree:
         if self._root is not None:
             noted = {attributes.LINK_TYPE: "previous_part"}
             span_id = part.get(self._row_of(self._root)).span_id
-            links = [Link(part.trace_id, span_id, noted, self._context_of(part)[0])]
+            links = [Link(part.trace_id, span_id, noted, *self._context_of(part))]
         self._part = self._open(part.number + 1, part.end_unix_ns, links)
 
     def _tell_rest(self, end_unix_ns: int) -> None:

@@ -21,7 +21,7 @@ def measure(bench: Bench) -> Results:
         verdict = "met" if best <= budget else "**not met**"
         rows.append([one.case.title, best, statistics.median(taken) / 1e3, budget, verdict, one.bytes_a_span])
     columns = (
-        f"calls in batches of {pipeline.ROUND_CALLS_MAX:,}",
+        f"calls in batches of {pipeline.BATCH_CALLS_MAX:,}",
         *("µs of CPU a span, min", "median", "budget", "verdict", "bytes a span"),
     )
     return Results(

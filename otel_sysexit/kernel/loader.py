@@ -187,11 +187,16 @@ def _with_rings(maps: Sequence[MapSpecification], calls_rings: Sequence[str]) ->
 
 def _put_rings(outer: int, rings: Sequence[int]) -> None:
     """Put *rings* into the map of them, again and again: a CPU may have any number."""
+    chosen = [rings[index % len(rings)] for index in range(CALLS_RINGS_MAX)]
+    keys, values = (struct.pack(f"={len(chosen)}I", *numbers) for numbers in (range(len(chosen)), chosen))
     try:
-        for index in range(CALLS_RINGS_MAX):
-            put_map(outer, index, rings[index % len(rings)])
-    except OSError as error:
-        raise LoadError("load", f"cannot choose among rings: {error.strerror}") from error
+        fill(outer, keys, values, len(chosen))  # each by itself would wait for all CPUs, some 8 ms
+    except LoadError:  # this kernel has no batches for maps of maps
+        try:
+            for index, ring in enumerate(chosen):
+                put_map(outer, index, ring)
+        except OSError as error:
+            raise LoadError("load", f"cannot choose among rings: {error.strerror}") from error
 
 
 def _create(one: MapSpecification, sizes: Mapping[str, int], inner_map_fd: int = 0) -> int:

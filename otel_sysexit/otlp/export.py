@@ -22,6 +22,8 @@ from otel_sysexit.traces import Placement, Spans
 
 QUEUE_CALLS_MAX: Final = 16_384
 """Calls that wait in memory; what comes on top waits in the kernel's ring, where dropping is counted."""
+QUEUE_BESIDE_CALLS_MAX: Final = 32_768
+"""The same for an exporter beside another; what comes on top is lost to it, and counted."""
 QUEUE_LOG_RECORDS_MAX: Final = 4_096
 """Log records that wait in memory; there is no other place for them, so what comes on top is lost and counted."""
 _PAUSE_SECONDS: Final = 1.0
@@ -145,7 +147,7 @@ class Exporter:
     def add(self, batch: Batch) -> None:
         """Queue *batch*; never blocks."""
         with self._changed:
-            if self._is_beside and self._waiting_calls + len(batch.calls) > QUEUE_CALLS_MAX:
+            if self._is_beside and self._waiting_calls + len(batch.calls) > QUEUE_BESIDE_CALLS_MAX:
                 self.log_records.lose(len(batch.calls), _QUEUE_FULL)
                 return
             self._queue.append(batch)

@@ -77,13 +77,10 @@ class SpanEncoder:
             calls, placement, self._stamps, lambda shape: self._make_stamp(shape, calls), _SLOTS
         )
         others = self._other_spans.prepare(spans)
-        order = _put_together(ours, spans)
-        messages = np.full((len(ours.messages), len(order.owner)), -1, np.intp)
-        messages[:, : len(calls)] = ours.messages
-        messages[0, len(calls) :] = len(self._stamps.parts) + others.message
+        order = _put_together(ours, spans, len(self._stamps.parts) + others.message)
         heads = self._heads.of(order.images)
         parts = self._stamps.parts.get([*others.messages, *heads])
-        layout = lay_out(parts, messages[:, order.message], len(heads), order.owner, bytes_max)
+        layout = lay_out(parts, order.messages, len(heads), order.owner, bytes_max)
         at, ends = layout.at[order.calls], layout.ends[:, order.calls]
         ours.write(layout.out, at, ends, self._beginning.block, _COLUMNS)
         others.write(layout.out, layout.at[order.spans], order.span)
@@ -126,27 +123,36 @@ class _Order(NamedTuple):
     """The programs."""
     owner: npt.NDArray[np.intp]
     """intp[n]: whose each message is."""
-    message: slice | npt.NDArray[np.intp]
-    """[n]: which it is: calls, as they are prepared, and behind them spans are counted from 0 on."""
+    messages: npt.NDArray[np.intp]
+    """intp[s, n], as `lay_out` wants them."""
     calls: slice | npt.NDArray[np.intp]
-    """Where the calls are."""
+    """Where the calls are, as they are prepared."""
     spans: npt.NDArray[np.intp]
     """intp[k]: where the spans are."""
     span: npt.NDArray[np.intp]
     """intp[k]: and which they are."""
 
 
-def _put_together(ours: PreparedCalls, spans: Spans) -> _Order:
-    """Return where prepared calls and *spans* are to be."""
-    count, nobody = len(ours.program), np.empty(0, np.intp)
+def _put_together(ours: PreparedCalls, spans: Spans, parts: npt.NDArray[np.intp]) -> _Order:
+    """Return where prepared calls and *spans*, which consist of one of the *parts* each, intp[k], are to be."""
+    count = len(ours.program)
     if not len(spans):  # calls are prepared in the order of their programs
-        return _Order(ours.images, ours.program, slice(count), slice(count), nobody, nobody)
+        nobody = np.empty(0, np.intp)
+        return _Order(ours.images, ours.program, ours.messages, slice(count), nobody, nobody)
     row_of = {image: row for row, image in enumerate(ours.images)}
     of_span = [row_of.setdefault(image, len(row_of)) for image in spans.images()]
     owner = np.concatenate((ours.program, np.array(of_span, np.intp)))
-    message = np.argsort(owner, kind="stable")
-    is_call = message < count
+    messages = np.full((len(ours.messages), len(owner)), -1, np.intp)
+    messages[:, :count] = ours.messages
+    messages[0, count:] = parts
+    order = np.argsort(owner, kind="stable")
+    is_call = order < count
     at = np.flatnonzero(~is_call)
     return _Order(
-        list(row_of), owner.take(message), message, np.flatnonzero(is_call), at, message.take(at) - count
+        list(row_of),
+        owner.take(order),
+        messages.take(order, axis=1),
+        np.flatnonzero(is_call),
+        at,
+        order.take(at) - count,
     )

@@ -139,15 +139,13 @@ class Stamps(Generic[_Key]):
         self: "Stamps[int]", shapes: npt.NDArray[np.uint64], make: Callable[[int], Stamp]
     ) -> npt.NDArray[np.intp]:
         """Return the numbers, intp[n], of the templates of *shapes*, u8[n], those that are new from *make*."""
-        found = self._table.guess(shapes)
-        missed = np.flatnonzero(self._shapes.take(found) != shapes)
-        if len(missed):
-            distinct, inverse = np.unique(shapes[missed], return_inverse=True)
-            numbers = np.array([self.find(shape, make) for shape in distinct.tolist()], np.intp)
-            self._shapes[numbers] = distinct
-            found[missed] = numbers[inverse]
-            self._table.put(distinct, numbers)
-        return found
+
+        def look_up(new: npt.NDArray[np.uint64]) -> npt.NDArray[np.intp]:
+            numbers = np.array([self.find(shape, make) for shape in new.tolist()], np.intp)
+            self._shapes[numbers] = new
+            return numbers
+
+        return self._table.find(shapes, self._shapes, look_up)
 
     def choose(self, found: npt.NDArray[np.intp]) -> Chosen:
         """Return those templates that are *found*, intp[n], numbers of templates."""

@@ -397,6 +397,36 @@ def test_a_tree_is_below_the_span_that_started_it():
     assert (placement.trace_id[0].tobytes(), placement.owner.tolist()) == (CONTEXT.trace_id, [Owner.STARTER])
 
 
+def test_a_part_after_one_that_was_joined_says_whose_trace_that_is():
+    """The link to it has the trace state and the flags of who started the command: nobody knows whether that trace's id is random."""
+    tree, process = Tree(spans_max=100, context=CONTEXT), make_process(1)
+    tree.set_root(process)
+    tree.place(make_calls(*(Made("getpid", process=process) for _ in range(150))))
+    tree.finish([process], START_UNIX_NS + 10**6)
+    (link,) = [link for span in tree.take_spans() for link in span.links]
+
+    assert (link.trace_id, link.trace_state, link.trace_flags) == (
+        CONTEXT.trace_id,
+        CONTEXT.trace_state,
+        CONTEXT.trace_flags,
+    )
+
+
+def test_an_early_call_is_below_all_that_are_above_it():
+    """Of a long chain of processes each span begins no later than the last one's call, which began before the part did."""
+    tree, processes = Tree(spans_max=300), [make_process(1)]
+    for pid in range(2, 102):
+        processes.append(make_process(pid, parent=processes[-1]))
+    tree.set_root(processes[0])
+    made = [Made("getpid", start_ns=10**6, process=processes[0]) for _ in range(400)]
+    tree.place(make_calls(*made, Made("getpid", start_ns=5, duration_ns=2 * 10**6, process=processes[-1])))
+    tree.finish(processes, START_UNIX_NS + 10**7)
+    last = [span for span in tree.take_spans() if span.trace_id == tree.trace_id]
+
+    assert len(last) == len(processes)
+    assert all(span.start_unix_ns <= START_UNIX_NS + 5 for span in last)
+
+
 @pytest.mark.parametrize(
     ("context", "threshold"),
     [(replace(CONTEXT, trace_flags=0), 0), (CONTEXT, 1 << 31)],

@@ -11,7 +11,13 @@ from made_calls import START_UNIX_NS, Made, make_calls, make_process
 
 from otel_sysexit.config import Config
 from otel_sysexit.otlp import export
-from otel_sysexit.otlp.export import QUEUE_CALLS_MAX, QUEUE_LOG_RECORDS_MAX, Batch, Exporter
+from otel_sysexit.otlp.export import (
+    QUEUE_BESIDE_CALLS_MAX,
+    QUEUE_CALLS_MAX,
+    QUEUE_LOG_RECORDS_MAX,
+    Batch,
+    Exporter,
+)
 from otel_sysexit.otlp.request import Request, Signal
 from otel_sysexit.otlp.spans import SpanEncoder
 from otel_sysexit.otlp.transport import Answer
@@ -149,7 +155,7 @@ def test_records_beside_spans_hold_up_nobody():
     transport = Scripted(always=BUSY)
     config = Config(flush_timeout_ns=50_000_000, signals=frozenset({"traces", "logs"}))
     exporter = Exporter("logs", lambda: transport, config, signals=frozenset({"logs"}), is_beside=True)
-    count = QUEUE_CALLS_MAX // 4
+    count = QUEUE_BESIDE_CALLS_MAX // 4
     for _ in range(6):
         exporter.add(make_batch(count))
     refused = exporter.log_records.undelivered["queue full"]

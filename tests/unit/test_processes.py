@@ -291,3 +291,42 @@ def test_a_thread_of_a_process_that_is_gone_is_none():
 
     assert processes.thread_at(pid, pid, 1) is None
     assert list(processes.living()) == []
+
+
+STRANGER = 1 << 23  # no pid is that high: /proc knows nobody of it
+
+
+def learn_end(processes: Processes, produced: int) -> None:
+    """Tell the end of a process that nobody has heard of, at a position of the ring of calls."""
+    task = np.zeros(1, TASK)
+    for name in ("tgid", "tid", "previous_tid"):
+        task[name] = STRANGER
+    task["kind"], task["is_last"], task["wait_status"], task["time_ns"] = TaskKind.END, 1, 3 << 8, 50
+    processes.learn(task, {}, produced)
+
+
+def identify_call(processes: Processes) -> Process:
+    """Return the process of a call that the stranger made."""
+    calls = processes.identify(make_calls(Made("getpid", process=Process(STRANGER, 0), tid=STRANGER)))
+    return calls.threads[0].process
+
+
+def test_an_end_that_is_read_before_the_calls_is_that_of_their_process():
+    """Calls wait in their ring while ends are read: the process ends with its last call, and is kept no longer."""
+    processes = Processes(0)
+    learn_end(processes, 10)
+    early = processes.take_ended(9)
+    process = identify_call(processes)
+
+    assert (early, processes.take_ended(10), process.exit_code) == ([], [process], 3)
+    assert (list(processes.living()), processes._timelines, processes._strays) == ([], {}, {})
+
+
+def test_an_end_that_no_call_asks_for_is_forgotten():
+    """Once the ring was read up to there; the next process of the pid has nothing to do with it."""
+    processes = Processes(0)
+    learn_end(processes, 10)
+    processes.take_ended(10)
+    process = identify_call(processes)
+
+    assert (processes._strays, list(processes.living())) == ({}, [process])
