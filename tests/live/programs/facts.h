@@ -169,29 +169,37 @@ static inline int read_task_file(pid_t pid, pid_t tid, const char *name, char *t
 	return 0;
 }
 
-/* Wait until a thread sleeps in the call @nr; the caller's watchdog ends a wait that is in vain. */
+/* The state of a thread as /proc/PID/stat shows it, a letter; 0: it cannot be read. */
+static inline char task_state(pid_t pid, pid_t tid)
+{
+	char text[512], *close_bracket;
+
+	if (read_task_file(pid, tid, "stat", text, sizeof(text)))
+		return 0;
+	close_bracket = strrchr(text, ')');
+	return close_bracket ? close_bracket[2] : 0;
+}
+
+/* Wait until a thread is in this state. */
+static inline void wait_state(pid_t pid, pid_t tid, char state)
+{
+	while (task_state(pid, tid) != state)
+		nap();
+}
+
+/*
+ * Wait until a thread sleeps in the call @nr; the caller's watchdog ends a wait that is in vain. Of one that was woken and waits for its
+ * CPU to hear of it, /proc/PID/syscall still shows the call that it slept or was stopped in, but its state is "R".
+ */
 static inline void wait_blocked(pid_t pid, pid_t tid, long nr)
 {
-	char text[256], *end;
+	char text[256], *end, state;
 
 	for (;; nap()) {
 		if (read_task_file(pid, tid, "syscall", text, sizeof(text)))
 			continue;
-		if (strtol(text, &end, 10) == nr && end != text)
-			return;
-	}
-}
-
-/* Wait until a thread is in the state that /proc/PID/stat shows as this letter. */
-static inline void wait_state(pid_t pid, pid_t tid, char state)
-{
-	char text[512], *close_bracket;
-
-	for (;; nap()) {
-		if (read_task_file(pid, tid, "stat", text, sizeof(text)))
-			continue;
-		close_bracket = strrchr(text, ')');
-		if (close_bracket && close_bracket[2] == state)
+		state = task_state(pid, tid);
+		if (strtol(text, &end, 10) == nr && end != text && (state == 'S' || state == 'D'))
 			return;
 	}
 }
