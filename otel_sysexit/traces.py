@@ -137,21 +137,21 @@ class AlikeSpans:
 
 @dataclass(slots=True)
 class Spans:
-    """Spans that are no calls."""
+    """Spans that are no calls. Those that are alike come first: the last one of a process, which says how it ended, is behind its others."""
 
-    alone: list[Span] = field(default_factory=list)
     alike: list[AlikeSpans] = field(default_factory=list)
+    alone: list[Span] = field(default_factory=list)
 
     def __len__(self) -> int:
-        return len(self.alone) + sum(map(len, self.alike))
+        return sum(map(len, self.alike)) + len(self.alone)
 
     def __iter__(self) -> Iterator[Span]:
         """Yield one after the other."""
-        return chain(self.alone, *self.alike)
+        return chain(*self.alike, self.alone)
 
     def images(self) -> Iterator[Image]:
         """Yield the program of each, in the same order."""
-        return chain((span.image for span in self.alone), *(alike.images for alike in self.alike))
+        return chain(*(alike.images for alike in self.alike), (span.image for span in self.alone))
 
 
 class Totals(NamedTuple):

@@ -71,14 +71,17 @@ class OtherSpans:
         if not len(spans):  # most batches
             return self._nothing
         self._stamps.make_room()
-        found = [np.array([self._find(span) for span in spans.alone], np.intp)]
-        found += [self._find_all(alike) for alike in spans.alike]
-        templates = self._stamps.choose(np.concatenate(found))
+        found = [self._find_all(alike) for alike in spans.alike]
+        found.append(np.array([self._find(span) for span in spans.alone], np.intp))
+        found_of_all = np.concatenate(found)
+        templates = self._stamps.choose(found_of_all)
         messages = [self._stamps.parts[part] for part in templates.part.tolist()]
         message = templates.which.copy()
-        alone = np.flatnonzero(found[0] == 0)
-        message[alone] = len(messages) + np.arange(len(alone))
-        messages += [_serialize(spans.alone[index], self._selection) for index in alone.tolist()]
+        # Those without a template are among the last.
+        without = np.flatnonzero(found_of_all == 0)
+        message[without] = len(messages) + np.arange(len(without))
+        first = len(spans) - len(spans.alone)
+        messages += [_serialize(spans.alone[index - first], self._selection) for index in without.tolist()]
         return Prepared(messages, message, templates, _columns(spans))
 
     def _find(self, span: Span) -> int:
@@ -111,21 +114,21 @@ def _kind(span: Span) -> _Kind:
 def _columns(spans: Spans) -> list[Column]:
     """Return the bytes of each of `_COLUMNS` for the spans asked for."""
     alone, alike = spans.alone, spans.alike
-    trace_ids = [span.trace_id for span in alone] + [one.trace_id for one in alike for _ in one.images]
+    trace_ids = [one.trace_id for one in alike for _ in one.images] + [span.trace_id for span in alone]
     trace_id = np.frombuffer(b"".join(trace_ids), np.uint8).reshape(-1, 16)
 
-    def fixed(of_alone: list[int], of_alike: list[npt.NDArray[np.uint64]]) -> Column:
-        values = encode_fixed(np.concatenate([np.array(of_alone, np.uint64), *of_alike]))
+    def fixed(of_alike: list[npt.NDArray[np.uint64]], of_alone: list[int]) -> Column:
+        values = encode_fixed(np.concatenate([*of_alike, np.array(of_alone, np.uint64)]))
         return lambda rows: values.take(rows, axis=0)
 
     return [
         lambda rows: trace_id.take(rows, axis=0),
-        fixed([span.span_id for span in alone], [one.span_id for one in alike]),
-        fixed([span.parent_span_id for span in alone], [one.parent_span_id for one in alike]),
-        fixed([span.start_unix_ns for span in alone], [one.start_unix_ns for one in alike]),
+        fixed([one.span_id for one in alike], [span.span_id for span in alone]),
+        fixed([one.parent_span_id for one in alike], [span.parent_span_id for span in alone]),
+        fixed([one.start_unix_ns for one in alike], [span.start_unix_ns for span in alone]),
         fixed(
-            [span.end_unix_ns for span in alone],
             [np.full(len(one), one.end_unix_ns, np.uint64) for one in alike],
+            [span.end_unix_ns for span in alone],
         ),
     ]
 

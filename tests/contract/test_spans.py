@@ -234,7 +234,7 @@ def make_spans() -> Spans:
         trace_state=JOINED.trace_state,
         trace_flags=JOINED.trace_flags,
     )
-    return Spans(alone, [alike, replace(alike, span_id=alike.span_id - np.uint64(100), trace_state="")])
+    return Spans([alike, replace(alike, span_id=alike.span_id - np.uint64(100), trace_state="")], alone)
 
 
 @pytest.fixture(scope="module")

@@ -43,13 +43,12 @@ def pin(spans, tmp_path):
 
 def assert_joined(trace, labels=IN_SPAN, others=ELSEWHERE):
     """Assert that calls made in the span are below it, and no others."""
-    joined = {}
-    for fact in trace.facts_of("call"):
+    facts, joined = trace.facts_of("call"), {}
+    for fact in facts:
         # In their order: emulated clocks do not tell apart what follows each other that closely.
-        alike = [
-            one for one in trace.facts_of("call") if (one["tid"], one["nr"]) == (fact["tid"], fact["nr"])
-        ]
-        made = sorted(trace.calls(tid=fact["tid"], number=fact["nr"]), key=lambda span: span.start)
+        alike = [one for one in facts if all(one[key] == fact[key] for key in ("tid", "nr", "ret"))]
+        made = trace.calls(tid=fact["tid"], number=fact["nr"])
+        made = sorted((one for one in made if one.return_value == fact["ret"]), key=lambda one: one.start)
         joined[fact["call"]] = made[alike.index(fact) - len(alike)]
 
     assert set(joined) == labels | others

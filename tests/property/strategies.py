@@ -133,7 +133,7 @@ def batches(draw: st.DrawFn) -> MadeBatch:
     rows = draw(st.lists(st.integers(0, len(threads) - 1), min_size=count, max_size=count))
     calls = calls.made_by(np.array(rows, np.intp), threads)
     spans = Spans(
-        draw(st.lists(other_spans(programs), max_size=3)), draw(st.lists(alike_spans(programs), max_size=2))
+        draw(st.lists(alike_spans(programs), max_size=2)), draw(st.lists(other_spans(programs), max_size=3))
     )
     total = count + len(spans)
     ids = draw(st.lists(SPAN_IDS, min_size=total, max_size=total, unique=True))
@@ -156,9 +156,9 @@ def placements(draw: st.DrawFn, span_ids: list[int]) -> Placement:
 def renumber(spans: Spans, span_ids: list[int]) -> Spans:
     """Return the same spans with these ids."""
     fresh = iter(span_ids)
-    alone = [replace(span, span_id=next(fresh)) for span in spans.alone]
     alike = [replace(one, span_id=np.array([*islice(fresh, len(one))], np.uint64)) for one in spans.alike]
-    return Spans(alone, alike)
+    alone = [replace(span, span_id=next(fresh)) for span in spans.alone]
+    return Spans(alike, alone)
 
 
 @st.composite
