@@ -100,9 +100,8 @@ class Tree:
                 self._close_part()
                 continue
             if room < len(rows) or not len(rows):
-                rows = ours[
-                    first : first + max(room, 1)
-                ]  # so many processes that one more call does not matter
+                # Among so many processes one more call does not matter.
+                rows = ours[first : first + max(room, 1)]
                 callers, of_row, newcomers = self._look_at(calls, rows)
             self._admit(newcomers)
             row_of_caller = self._part.find(callers)
