@@ -31,6 +31,8 @@ MACHINES = {
 CONSOLES = {"x86_64": "ttyS0", "aarch64": "ttyAMA0"}
 # KPTI (aarch64) makes an emulated system call ten times as long; `mitigations=off` leaves it on.
 KERNEL_ARGUMENTS = {"x86_64": "mitigations=off", "aarch64": "mitigations=off kpti=off"}
+# One that hangs ends, and says where: a processor that does nothing else for a minute (twice the threshold).
+_ENDS_IF_IT_HANGS = "softlockup_panic=1 watchdog_thresh=30"
 
 
 class BootError(Exception):
@@ -59,6 +61,7 @@ class Outcome:
 
     status: int
     output: str
+    """What it printed; behind it what the console of a first machine said that died."""
     report: bytes
     """What the script left in /run/report; empty if nothing."""
     seconds: float
@@ -79,6 +82,7 @@ def run(guest: Guest, script: str, deadline_s: float) -> Outcome:
         (folder / "initrd").write_bytes(initramfs(guest, script))
         _boot(guest, folder, deadline_s)
         death = _death(folder)
+        first_console = (folder / "console").read_text(errors="replace") if death else ""
         if death:
             _boot(guest, folder, deadline_s)
         words = (folder / "status").read_text().split()
@@ -87,28 +91,29 @@ def run(guest: Guest, script: str, deadline_s: float) -> Outcome:
         if len(words) != 2:
             raise BootError(f"{output[-3000:]}\n{console[-2000:]}".strip())
         report = (folder / "report").read_bytes()
-        return Outcome(int(words[1]), output, report, time.monotonic() - began, death)
+        return Outcome(int(words[1]), output + first_console, report, time.monotonic() - began, death)
 
 
 def _death(folder: Path) -> str:
     """
     Return why the machine deserves a second chance; "" if it does not.
 
-    One boot in some dozens dies, at once or later, in code that the kernel patches while another processor runs it: of an opcode that is none.
-    That is emulation's, not the kernel's, and nothing that we could do to one.
+    One boot in some dozens dies, at once or later, in code that the kernel patches while another processor runs it: of an opcode that is none, or
+    since two processors wait for each other for ever. That is emulation's, not the kernel's, and nothing that we could do to one.
     """
     words = (folder / "status").read_text().split()
     if not words:
         return "its first program did not begin"
     console = (folder / "console").read_text(errors="replace")
-    panic = re.search(r"(invalid opcode|int3)[\s\S]*(Kernel panic[^\n]*)", console)
+    panic = re.search(r"(invalid opcode|int3|soft lockup)[\s\S]*(Kernel panic[^\n]*)", console)
     return panic[2] if panic and len(words) < 2 else ""
 
 
 def _boot(guest: Guest, folder: Path, deadline_s: float) -> None:
     (vmlinuz,) = guest.kernel.rglob("vmlinuz*")
     arguments = (
-        f"console={CONSOLES[guest.architecture]} loglevel=4 panic=-1 {KERNEL_ARGUMENTS[guest.architecture]}"
+        f"console={CONSOLES[guest.architecture]} loglevel=4 panic=-1 {_ENDS_IF_IT_HANGS}"
+        f" {KERNEL_ARGUMENTS[guest.architecture]}"
     )
     command = [
         *_WITH_US,
