@@ -19,6 +19,7 @@ LOAD = """
 import json, os, sys
 sys.path.append(sys.argv[1])
 from otel_sysexit.kernel import compiler, compiling, loader, macros, names, objects
+loader.lift_memory_limit()
 bcc = compiler.import_bcc()
 offsets = macros.kernel_flags(["-DSELECT_CGROUP"])
 for line in sys.stdin:
