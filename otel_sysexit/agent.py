@@ -177,7 +177,7 @@ class Agent:
         """Have all calls in flight reported with the next round; may be called from another thread."""
         self._is_report_asked = True
 
-    def _look(self) -> "_Round":
+    def _look(self) -> _Round:
         """Do a round, and report calls in flight: those that are stuck, and all if asked for."""
         now_ns = _boot_ns()
         slots = self.capture.in_flight()
@@ -220,7 +220,7 @@ class Agent:
             self._totals = Totals(account.filtered, account.sampled_out, account.dropped)
         return self._totals
 
-    def _round(self) -> "_Round":
+    def _round(self) -> _Round:
         """Read what is there and pass it on."""
         capture = self.capture
         if time.monotonic() >= self._started_at:

@@ -90,6 +90,8 @@ class GrpcTransport:
         class RawExporter(OTLPSpanExporter):
             """Sends requests that are serialized already."""
 
+            _client: Any
+
             def _translate_data(self, data: Any) -> Any:
                 return data
 
@@ -97,8 +99,9 @@ class GrpcTransport:
                 return 0
 
             def _initialize_channel_and_stub(self) -> None:
-                super()._initialize_channel_and_stub()  # type: ignore[no-untyped-call]
-                self._client = SimpleNamespace(Export=transport.wrap(self._channel))  # type: ignore[assignment]
+                make_channel: Callable[[], None] = super()._initialize_channel_and_stub
+                make_channel()
+                self._client = SimpleNamespace(Export=transport.wrap(self._channel))
 
         self._note(None, None)
         self._grpc = grpc
@@ -236,7 +239,7 @@ class HttpTransport:
 
     def close(self) -> None:
         """Give up retrying."""
-        self._exporter.shutdown()  # type: ignore[no-untyped-call]
+        self._exporter.shutdown()
 
 
 def _plain(error: Exception) -> str:
