@@ -102,11 +102,15 @@ class AlikeSpans:
     """n spans of processes that say no more than which program was at work in them, below which span, and when: as columns, for there may be thousands."""
 
     images: Sequence[Image]
+    """Whose names are the spans'."""
     trace_id: bytes
+    """Of all of them, as what follows without a shape."""
     span_id: npt.NDArray[np.uint64]
+    """u8[n], not 0."""
     parent_span_id: npt.NDArray[np.uint64]
     """u8[n]; 0: it is a root."""
     start_unix_ns: npt.NDArray[np.uint64]
+    """u8[n]"""
     end_unix_ns: int
     trace_state: str
     trace_flags: int
