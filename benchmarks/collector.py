@@ -1,6 +1,7 @@
 """A real collector that throws spans away: the OpenTelemetry Collector where `make backends` built it, else rotel."""
 
 import contextlib
+import re
 import socket
 import subprocess
 from collections.abc import Iterator, Sequence
@@ -8,9 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import requests
 from machine import ROOT, wait_until
 
 LOOPBACK: Final = "127.0.0.1"
+_ACCEPTED_SPANS: Final = re.compile(r"^otelcol_receiver_accepted_spans\S* (\S+)$", re.MULTILINE)
 _CONFIGURATION: Final = """
 receivers:
   otlp:
@@ -24,7 +27,13 @@ exporters:
 service:
   telemetry:
     metrics:
-      level: none
+      level: basic
+      readers:
+        - pull:
+            exporter:
+              prometheus:
+                host: {host}
+                port: {metrics}
   pipelines:
     traces:
       receivers: [otlp]
@@ -41,13 +50,23 @@ class Collector:
     """For gRPC."""
     http_endpoint: str
     pid: int
+    metrics: str
+    """Where it tells of itself, for Prometheus; "": it does not."""
+
+    def accepted_spans(self) -> int | None:
+        """Return how many spans it has taken; None if it does not say."""
+        if not self.metrics:
+            return None
+        text = requests.get(self.metrics, timeout=10).text
+        # Not by a parser of the format: these are the only lines of it that are read.
+        return sum(int(float(number)) for number in _ACCEPTED_SPANS.findall(text))
 
 
 @contextlib.contextmanager
 def started(folder: Path) -> Iterator[Collector]:
     """Run a collector for the duration of a `with` block; its files lie in *folder*."""
-    grpc, http = free_ports(2)
-    name, command = _choose(folder, f"{LOOPBACK}:{grpc}", f"{LOOPBACK}:{http}")
+    grpc, http, metrics = free_ports(3)
+    name, command, tells = _choose(folder, f"{LOOPBACK}:{grpc}", f"{LOOPBACK}:{http}", metrics)
     with (folder / "collector.log").open("wb") as log:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
     try:
@@ -58,7 +77,8 @@ def started(folder: Path) -> Iterator[Collector]:
         )
         if process.poll() is not None:
             raise RuntimeError(f"{name} ended: {(folder / 'collector.log').read_text(errors='replace')}")
-        yield Collector(name, f"http://{LOOPBACK}:{grpc}", f"http://{LOOPBACK}:{http}", process.pid)
+        where = f"http://{LOOPBACK}:{metrics}/metrics" if tells else ""
+        yield Collector(name, f"http://{LOOPBACK}:{grpc}", f"http://{LOOPBACK}:{http}", process.pid, where)
     finally:
         process.terminate()
         try:
@@ -75,15 +95,17 @@ def free_ports(count: int) -> list[int]:
         return [server.getsockname()[1] for server in servers]
 
 
-def _choose(folder: Path, grpc: str, http: str) -> tuple[str, Sequence[str | Path]]:
+def _choose(folder: Path, grpc: str, http: str, metrics: int) -> tuple[str, Sequence[str | Path], bool]:
+    """Return a collector's name, its command, and whether it tells of itself at the port *metrics*."""
     script = subprocess.run(
         [ROOT / "tests/backends/build.sh", "--print"], check=False, capture_output=True, text=True
     )
     official = Path(script.stdout.strip() or folder, "otelcol")
     if official.is_file():
         configuration = folder / "otelcol.yaml"
-        configuration.write_text(_CONFIGURATION.format(grpc=grpc, http=http), encoding="utf-8")
-        return "OpenTelemetry Collector, `nop` exporter", [official, "--config", configuration]
+        text = _CONFIGURATION.format(grpc=grpc, http=http, host=LOOPBACK, metrics=metrics)
+        configuration.write_text(text, encoding="utf-8")
+        return "OpenTelemetry Collector, `nop` exporter", [official, "--config", configuration], True
     import rotel  # noqa: PLC0415 (only where it is needed)
 
     files = ("--pid-file", folder / "rotel.pid", "--log-file", folder / "rotel-agent.log")
@@ -92,7 +114,7 @@ def _choose(folder: Path, grpc: str, http: str) -> tuple[str, Sequence[str | Pat
         *("start", *files, "--exporter", "blackhole"),
         *("--otlp-grpc-endpoint", grpc, "--otlp-http-endpoint", http),
     ]
-    return "rotel, `blackhole` exporter", command
+    return "rotel, `blackhole` exporter", command, False
 
 
 def is_listening(port: int) -> bool:

@@ -5,7 +5,8 @@
 //
 // Starts PROCESSES processes of THREADS threads each, prints "ready" and waits for a line on stdin. Then all threads together make
 // RATE calls a second (0: as many as they can) of KINDS different kinds for SECONDS, in short bursts with sleeps between them.
-// Prints how many calls that were, sleeps included, and waits for the end of stdin.
+// Prints how many calls that were, sleeps included, and waits for another line; then all processes but the first end, and it
+// prints "ended" and waits for the end of stdin.
 #define _GNU_SOURCE
 #include <pthread.h>
 #include <signal.h>
@@ -21,6 +22,7 @@
 #define BURSTS_A_SECOND 10
 #define BURST_MAX 1000
 #define STACK_BYTES (64 * 1024)
+#define LOOK_EVERY_NS 50000000L
 
 // All fail at once or do next to nothing when their first argument is no descriptor.
 static const long kinds[] = {
@@ -36,8 +38,11 @@ static const long kinds[] = {
 #define KINDS_MAX ((long)(sizeof(kinds) / sizeof(kinds[0])))
 
 static long kind_count, burst, period_ns, run_ns;
-static int gate[2]; // nobody gets through before the end is closed that is written to
-static long *made; // shared by all processes
+static int gate[2], way_out[2]; // nobody gets through before the end is closed that is written to
+static struct {
+	long made; // calls
+	long finished; // threads that have made theirs
+} *total; // shared by all processes
 
 static long now_ns(void)
 {
@@ -69,7 +74,8 @@ static void *work(void *number)
 		calls += burst;
 		next = period_ns ? next + period_ns : now_ns();
 	}
-	__atomic_add_fetch(made, calls, __ATOMIC_RELAXED);
+	__atomic_add_fetch(&total->made, calls, __ATOMIC_RELAXED);
+	__atomic_add_fetch(&total->finished, 1, __ATOMIC_RELEASE);
 	return NULL;
 }
 
@@ -77,6 +83,7 @@ static int run_threads(long process, long threads)
 {
 	pthread_t *ids = calloc(threads, sizeof(*ids));
 	pthread_attr_t small;
+	char byte;
 
 	if (!ids)
 		return 1;
@@ -88,7 +95,7 @@ static int run_threads(long process, long threads)
 	work((void *)(process * threads));
 	for (long i = 1; i < threads; i++)
 		pthread_join(ids[i], NULL);
-	return 0;
+	return read(way_out[0], &byte, 1) != 0;
 }
 
 static int start(long processes, long threads)
@@ -104,9 +111,19 @@ static int start(long processes, long threads)
 			continue;
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
 		close(gate[1]);
+		close(way_out[1]);
 		_exit(run_threads(i, threads));
 	}
 	return 0;
+}
+
+static int read_line(void)
+{
+	int byte = getchar();
+
+	while (byte != '\n' && byte != EOF)
+		byte = getchar();
+	return byte == '\n';
 }
 
 int main(int argc, char **argv)
@@ -123,8 +140,8 @@ int main(int argc, char **argv)
 	burst = rate ? rate / all / BURSTS_A_SECOND : BURST_MAX;
 	burst = burst < 1 ? 1 : burst > BURST_MAX ? BURST_MAX : burst;
 	period_ns = rate ? burst * all * 1000000000L / rate : 0;
-	made = mmap(NULL, sizeof(*made), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	if (kind_count < 1 || kind_count > KINDS_MAX || made == MAP_FAILED || pipe(gate)) {
+	total = mmap(NULL, sizeof(*total), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (kind_count < 1 || kind_count > KINDS_MAX || total == MAP_FAILED || pipe(gate) || pipe(way_out)) {
 		fprintf(stderr, "storm: 1 to %ld kinds\n", KINDS_MAX);
 		return 1;
 	}
@@ -132,15 +149,21 @@ int main(int argc, char **argv)
 		return 1; // the children die with us
 	puts("ready");
 	fflush(stdout);
-	if (getchar() == EOF)
+	if (!read_line())
 		return 0;
 	close(gate[1]);
+	while (__atomic_load_n(&total->finished, __ATOMIC_ACQUIRE) < all)
+		clock_nanosleep(CLOCK_MONOTONIC, 0, &(struct timespec){ 0, LOOK_EVERY_NS }, NULL);
+	printf("%ld\n", total->made);
+	fflush(stdout);
+	read_line();
+	close(way_out[1]);
 	while (wait(&status) > 0)
 		if (status)
 			return 1;
-	printf("%ld\n", *made);
+	puts("ended");
 	fflush(stdout);
-	while (getchar() != EOF)
+	while (read_line())
 		;
 	return 0;
 }

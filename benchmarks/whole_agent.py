@@ -46,9 +46,15 @@ class Traced:
     ledger: Ledger
     printed: bytes
     """The command's last line."""
+    spans: int | None
+    """How many the collector took meanwhile, those of processes included; None: it does not say."""
     cpu_seconds: float
     """Of the whole agent, user and system, from the first of the calls until it idles again."""
     collector_cpu_seconds: float
+    start_cpu_seconds: float
+    """Of the agent until then, the births of the command's processes included."""
+    end_cpu_seconds: float
+    """What it took when the command's processes, but the first, ended."""
     memory: Mapping[str, int]
     """KiB, from /proc/PID/status, when all was delivered."""
     idle_memory: Mapping[str, int]
@@ -68,19 +74,40 @@ def trace(command: Sequence[str], sink: Collector, options: Sequence[str] = ()) 
         agent = psutil.Process(process.pid)
         name = Path(command[0]).name
         wait_until(lambda: any(_is_called(child, name) for child in agent.children()), f"{name} runs")
-        if name == "storm":
-            process.stdout.readline()  # all its processes are there
+        has_processes = name == "storm"
+        if has_processes:
+            process.stdout.readline()  # all of them are there
         cpu_before, receiver_before = wait_for_idle(agent), cpu_seconds(receiver)
-        idle_memory = _memory(process.pid)
-        process.stdin.write(b"go\n")
-        process.stdin.flush()
+        spans_before, idle_memory = sink.accepted_spans(), _memory(process.pid)
+        _tell(process, b"go\n")
         resident = list(_watch_memory(process))
         printed = process.stdout.readline()
-        cpu = wait_for_idle(agent) - cpu_before
+        cpu_after = wait_for_idle(agent)
         receiver_cpu = cpu_seconds(receiver) - receiver_before
-        memory = _memory(process.pid)
+        spans_after, memory = sink.accepted_spans(), _memory(process.pid)
+        end_cpu = 0.0
+        if has_processes:
+            _tell(process, b"end\n")
+            process.stdout.readline()
+            end_cpu = wait_for_idle(agent) - cpu_after
         _, stderr = process.communicate()
-    return Traced(Ledger.parse(stderr), printed, cpu, receiver_cpu, memory, idle_memory, resident)
+    return Traced(
+        ledger=Ledger.parse(stderr),
+        printed=printed,
+        spans=None if spans_before is None or spans_after is None else spans_after - spans_before,
+        cpu_seconds=cpu_after - cpu_before,
+        collector_cpu_seconds=receiver_cpu,
+        start_cpu_seconds=cpu_before,
+        end_cpu_seconds=end_cpu,
+        memory=memory,
+        idle_memory=idle_memory,
+        resident=resident,
+    )
+
+
+def _tell(process: "subprocess.Popen[bytes]", line: bytes) -> None:
+    process.stdin.write(line)
+    process.stdin.flush()
 
 
 def run_million(program: Path, sink: Collector) -> Traced:

@@ -13,7 +13,7 @@ from report import Cell, Goal, Results, Table
 from variants import measure_in_turn
 
 _ROUNDS: Final = 2
-_SECONDS: Final = 4
+_SECONDS: Final = 8
 _CONTENTION_ROUNDS: Final = 6
 _MOST_US: Final = {1_000: 1, 10_000: 2}
 """Of the agent, by processes."""
@@ -31,8 +31,12 @@ class Storm:
     rate: int = _RATE
     """0: as many as the machine makes."""
     cpu_us_a_span: list[float] = field(default_factory=list)
-    """Of the agent, by round."""
+    """Of the agent, by round; of what the calls take, not their processes' births and ends."""
+    birth_and_end_cpu_seconds: list[tuple[float, float]] = field(default_factory=list)
+    """Of the agent until all processes were there, its own start included, and when they ended; by round."""
     seen_a_second: float = 0.0
+    spans_a_call: float = 1.0
+    """More than one: processes have spans too, one in each trace."""
     dropped: float = 0.0
     """Share of all."""
 
@@ -43,7 +47,10 @@ class Storm:
         traced = whole_agent.trace([str(bench.storm), *map(str, words)], sink)
         made, ledger = int(traced.printed), traced.ledger
         lost = ledger.dropped + ledger.undelivered
-        self.cpu_us_a_span.append(traced.cpu_seconds * 1e6 / max(made - lost, 1))
+        spans = max(made - lost, 1) if traced.spans is None else traced.spans
+        self.cpu_us_a_span.append(traced.cpu_seconds * 1e6 / spans)
+        self.spans_a_call = spans / max(made - lost, 1)
+        self.birth_and_end_cpu_seconds.append((traced.start_cpu_seconds, traced.end_cpu_seconds))
         self.seen_a_second = made / seconds
         self.dropped = lost / ledger.seen
 
@@ -69,11 +76,14 @@ class Curve:
             [
                 storm.seen_a_second if self.attribute == "rate" else getattr(storm, self.attribute),
                 min(storm.cpu_us_a_span),
+                storm.spans_a_call,
                 storm.dropped,
             ]
             for storm in storms
         ]
-        return Table({self.title: ",.0f", "µs of CPU a span": ".2f", "lost": ".1%"}, rows)
+        return Table(
+            {self.title: ",.0f", "µs of CPU a span": ".2f", "spans a call": ".2f", "lost": ".1%"}, rows
+        )
 
 
 _CURVES: Final = (
@@ -98,8 +108,21 @@ def measure(bench: Bench) -> Results:
     contenders = make_contenders(bench.program)
     measure_in_turn([one.row for one in contenders], bench.times(_CONTENTION_ROUNDS))
     tables = {curve.name: curve.table(storms) for curve, storms in curves}
+    tables["lives"] = _lives_table(curves[0][1])
     tables["contention"] = contention_table(contenders)
     return Results(list(_goals(tables["scale_processes"])), tables)
+
+
+def _lives_table(storms: Sequence[Storm]) -> Table:
+    """Return what the births and the ends of processes take beyond the first storm's few, best of all rounds."""
+    few, *many = (
+        (storm.processes, *map(min, zip(*storm.birth_and_end_cpu_seconds, strict=True))) for storm in storms
+    )
+    rows: list[list[Cell]] = [
+        [count, *((us - base) * 1e6 / (count - few[0]) for us, base in zip(cpu, few[1:], strict=True))]
+        for count, *cpu in many
+    ]
+    return Table({"processes": ",.0f", "µs of CPU a birth": ",.0f", "an end": ",.0f"}, rows)
 
 
 def _goals(processes: Table) -> Iterator[Goal]:
