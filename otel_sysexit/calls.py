@@ -161,7 +161,7 @@ class Decoder:
         self.kinds = Kinds()
         self.clock = Clock()
         self.strings = Strings(string_dtype, string_limit)
-        self.files = Files(string_dtype, string_limit)
+        self.files = Files(string_limit)
         self._argument_texts = ArgumentTexts()
         self._has_argument_texts = has_argument_texts
         self._benign_errors = benign_errors
