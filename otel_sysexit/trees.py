@@ -53,7 +53,7 @@ class Tree:
 
         Args:
             threshold: The highest at which calls are sampled (call records; those always kept have 0).
-            spans_max: Of a trace, calls and processes; more than there are processes at work at once.
+            spans_max: Of a trace, calls and processes.
             context: Of who starts the command: its first part is below that span, in its trace. Where that trace is not kept, or
                 the calls are sampled, for which its randomness is not free, the root is linked to the span instead.
         """
@@ -95,13 +95,13 @@ class Tree:
         while first < len(ours):
             rows = ours[first : first + max(self._room(), 0)]
             callers, of_row, newcomers = self._look_at(calls, rows)
-            room = self._room() - len(newcomers)
-            if room <= 0 and self._part.calls:
-                self._close_part()
-                continue
-            if room < len(rows) or not len(rows):
-                # Among so many processes one more call does not matter.
-                rows = ours[first : first + max(room, 1)]
+            if not len(rows) or len(rows) + len(newcomers) > self._room():
+                fitting = self._fitting(calls, rows)
+                if not fitting and (self._part.calls or len(self._part) > 1):
+                    self._close_part()
+                    continue
+                # Into an empty one goes one call at least, however many are above it.
+                rows = ours[first : first + max(fitting, 1)]
                 callers, of_row, newcomers = self._look_at(calls, rows)
             self._admit(newcomers)
             row_of_caller = self._part.find(callers)
@@ -129,6 +129,20 @@ class Tree:
         is_known = all(map(self._part.row.__contains__, processes))
         return processes, of_row, {} if is_known else self._newcomers(processes)
 
+    def _fitting(self, calls: Calls, rows: npt.NDArray[np.intp]) -> int:
+        """Return how many of the first calls at *rows*, no more than there is room for, fit together with the spans that they need of processes."""
+        programs, firsts = np.unique(calls.program.take(rows), return_index=True)
+        room = self._room()
+        newcomers: dict[Process, Process | None] = {}
+        for index in np.argsort(firsts).tolist():
+            at, before = int(firsts[index]), len(newcomers)
+            if at + before >= room:
+                return max(room - before, 0)
+            self._add_newcomers(calls.programs[int(programs[index])].process, newcomers)
+            if at + 1 + len(newcomers) > room:
+                return at
+        return max(min(len(rows), room - len(newcomers)), 0)
+
     def _note_times(self, calls: Calls, rows: npt.NDArray[np.intp], of_process: npt.NDArray[np.intp]) -> None:
         """Let the part have the calls at *rows*, and with them the rows *of_process* there."""
         part = self._part
@@ -155,14 +169,18 @@ class Tree:
     def _newcomers(self, processes: Iterable[Process]) -> dict[Process, Process | None]:
         """Return those of *processes*, and above them, that have no span in this part yet, each with who is above it."""
         found: dict[Process, Process | None] = {}
-        known = self._part.row
         for process in processes:
-            next_one: Process | None = process
-            while next_one is not None and next_one not in known and next_one not in found:
-                above = self._above(next_one)
-                found[next_one] = above
-                next_one = above
+            self._add_newcomers(process, found)
         return found
+
+    def _add_newcomers(self, process: Process, found: dict[Process, Process | None]) -> None:
+        """Add to *found* who of *process* and those above it has no span in this part yet, each with who is above it."""
+        known = self._part.row
+        next_one: Process | None = process
+        while next_one is not None and next_one not in known and next_one not in found:
+            above = self._above(next_one)
+            found[next_one] = above
+            next_one = above
 
     def _admit(self, newcomers: Mapping[Process, Process | None]) -> None:
         """Give *newcomers* a span in this part, each below who is above it."""

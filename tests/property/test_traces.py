@@ -364,6 +364,28 @@ def test_a_part_full_of_processes_has_its_times():
     assert all(START_UNIX_NS <= span.start_unix_ns <= span.end_unix_ns for span in spans)
 
 
+@given(st.integers(3, 60), st.integers(1, 120), st.integers(0, 3), st.integers(1, 4))
+def test_parts_are_filled(spans_max, at_work, height, calls_each):
+    """However many processes are in a batch, parts are as few as the calls and the spans above them need, or nearly."""
+    tree, command = Tree(spans_max=spans_max), make_process(1)
+    tree.set_root(command)
+    callers = []
+    for pid in range(2, 2 + at_work):
+        caller = command
+        for _ in range(height + 1):
+            caller = make_process(pid, parent=caller)
+        callers.append(caller)
+    told = Told(tree)
+    told.place(make_calls(*(Made("getpid", process=caller) for caller in callers for _ in range(calls_each))))
+    told.finish([], START_UNIX_NS)
+    spans = Counter(call.trace_id for call in told.calls) + Counter(span.trace_id for span in told.spans)
+
+    # A call does not fit with what is above it: that much is free in a part, but where one alone is more than a part.
+    needs = height + 2
+    assert all(count >= spans_max - needs for count in list(spans.values())[:-1])
+    assert max(spans.values()) <= max(spans_max, needs + 1)
+
+
 def test_a_process_that_spans_parts_ends_once():
     """The exit code and its error stand on the last span of a process, though its end is known while its calls still come."""
     tree, command = Tree(spans_max=100), make_process(1)
