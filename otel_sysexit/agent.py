@@ -60,6 +60,8 @@ _STARTED_SECONDS: Final = 3.0
 """When it has started: libraries are imported, the connection is made."""
 _NEARLY_FULL: Final = 7 / 8
 """Of a ring: what cannot be delivered is given up from then on."""
+_KEPT_IN_MIND_MAX: Final = 32_768
+"""Of what happened to tasks, for calls that were not read yet; given up as well then."""
 _EAGER_PROCESSES_MAX: Final = 256
 """As many processes are looked up in /proc before anything is read."""
 _INITIAL_PID_NAMESPACE: Final = 0xEFFFFFFC
@@ -226,7 +228,8 @@ class Agent:
         if time.monotonic() >= self._started_at:
             self._started_at = float("inf")
             release_code()
-        if capture.calls.share_used() > _NEARLY_FULL and self._sinks.is_stalled():
+        is_full = capture.calls.share_used() > _NEARLY_FULL or self.processes.waiting() > _KEPT_IN_MIND_MAX
+        if is_full and self._sinks.is_stalled():
             self._shed()
         waiting, share = capture.calls.waiting(), capture.share_used()
         is_due = self.gathering.is_due(waiting, share, self.processes.waiting())

@@ -21,7 +21,9 @@ from otel_sysexit.otlp.transport import NOT_SENT, Answer, Transport
 from otel_sysexit.traces import Placement, Spans
 
 QUEUE_CALLS_MAX: Final = 16_384
-"""Calls that wait in memory; what comes on top waits in the kernel's ring, where dropping is counted."""
+"""Calls, and spans of processes beside them, that wait in memory; further calls wait in the kernel's ring, where dropping is counted."""
+QUEUE_SPANS_MAX: Final = 32_768
+"""Where so much waits, no more spans of processes are taken, which have no other place to wait in: they are lost, and counted."""
 QUEUE_BESIDE_CALLS_MAX: Final = 32_768
 """The same for an exporter beside another; what comes on top is lost to it, and counted."""
 QUEUE_LOG_RECORDS_MAX: Final = 4_096
@@ -40,6 +42,10 @@ class Batch:
     calls: Calls
     placement: Placement
     spans: Spans
+
+    def __len__(self) -> int:
+        """Return how much it is: calls, and spans beside them."""
+        return len(self.calls) + len(self.spans)
 
 
 @dataclass(slots=True)
@@ -130,7 +136,8 @@ class Exporter:
         self._is_beside = is_beside
         self._queue: deque[Batch | Request] = deque()
         self._changed = threading.Condition()
-        self._waiting_calls = 0
+        self._waiting = 0
+        """Calls and spans beside them."""
         self._waiting_log_records = 0
         self._is_busy = False
         self._is_closing = False
@@ -142,16 +149,24 @@ class Exporter:
 
     def room(self) -> int:
         """Return how many more calls the queue takes."""
-        return max(QUEUE_CALLS_MAX - self._waiting_calls, 0)
+        return max(QUEUE_CALLS_MAX - self._waiting, 0)
 
     def add(self, batch: Batch) -> None:
         """Queue *batch*; never blocks."""
         with self._changed:
-            if self._is_beside and self._waiting_calls + len(batch.calls) > QUEUE_BESIDE_CALLS_MAX:
+            if self._is_beside and self._waiting + len(batch) > QUEUE_BESIDE_CALLS_MAX:
                 self.log_records.lose(len(batch.calls), _QUEUE_FULL)
                 return
+            if "traces" not in self._signals or self._waiting > QUEUE_SPANS_MAX:
+                if "traces" in self._signals:
+                    self.other_spans.lose(len(batch.spans), _QUEUE_FULL)
+                batch = replace(batch, spans=Spans())
+                if not len(batch):
+                    return
+            if not self._queue and not self._is_busy:
+                self._delivered_at = time.monotonic()  # until now there was nothing to deliver
             self._queue.append(batch)
-            self._waiting_calls += len(batch.calls)
+            self._waiting += len(batch)
             self._changed.notify()
 
     def add_logs(self, request: Request) -> None:
@@ -191,8 +206,8 @@ class Exporter:
 
     def abort(self) -> None:
         """End at once; count what is left."""
-        self._give_up_at = 0.0
         with self._changed:
+            self._give_up_at = 0.0
             self._is_closing = True
             self._changed.notify_all()
         if self._transport is not None:
@@ -251,7 +266,7 @@ class Exporter:
                     self._lose_unsent(bug)
                     self._is_busy = False
                     if isinstance(item, Batch):
-                        self._waiting_calls -= len(item.calls)
+                        self._waiting -= len(item)
                     else:
                         self._waiting_log_records -= item.log_records
                     self._changed.notify_all()

@@ -183,6 +183,10 @@ class HttpTransport:
             """Notes each answer: the exporter looks into none of them, and forgets the error when it gives up."""
 
             def request(self, *args: Any, **kwargs: Any) -> requests.Response:
+                if (
+                    not kwargs.get("timeout", 1) > 0
+                ):  # the exporter's pause lasted to the end: urllib3 wants some time
+                    raise requests.Timeout
                 try:
                     # Said with the request, or REQUESTS_CA_BUNDLE would count for more than our option.
                     response = super().request(*args, **({"verify": self.verify} | kwargs))
@@ -193,10 +197,7 @@ class HttpTransport:
                 return response
 
         self._service = _SERVICES[signal]
-        self._response: Any = None
-        self._status = 0
-        self._retry_after = 0.0
-        self.reason = "no answer"
+        self._forget()
         self._exporter = OTLPSpanExporter(
             endpoint=config.endpoint,
             certificate_file=config.certificate,
@@ -207,6 +208,13 @@ class HttpTransport:
             compression=Compression.Gzip if config.compression == "gzip" else Compression.NoCompression,
             session=NotingSession(),
         )
+
+    def _forget(self) -> None:
+        """Begin anew: nothing was answered."""
+        self._response: Any = None
+        self._status = 0
+        self._retry_after = 0.0
+        self.reason = "no answer"
 
     def note(self, response: Any) -> None:
         """Take down what the collector said."""
@@ -223,6 +231,7 @@ class HttpTransport:
 
     def send(self, request: Request) -> Answer:
         """Export; transient failures were retried until the timeout when this says so."""
+        self._forget()
         result = self._exporter._client.export(request.body)  # noqa: SLF001 (this module's business)
         if result.success and self._status < 300:
             return _partial_success(self._response, self._service)

@@ -1,6 +1,7 @@
 """The queue and its thread, with transports made here: nothing blocks the agent, and every call is counted once."""
 
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
@@ -15,6 +16,7 @@ from otel_sysexit.otlp.export import (
     QUEUE_BESIDE_CALLS_MAX,
     QUEUE_CALLS_MAX,
     QUEUE_LOG_RECORDS_MAX,
+    QUEUE_SPANS_MAX,
     Batch,
     Exporter,
 )
@@ -207,6 +209,59 @@ def test_the_queue_has_room_for_so_many_calls():
     assert rooms == [QUEUE_CALLS_MAX, 10, 0, 0]
     assert exporter.room() == QUEUE_CALLS_MAX
     assert account(exporter) == (QUEUE_CALLS_MAX + 1, {})
+
+
+def test_spans_of_processes_take_room_and_have_a_bound():
+    """Beside a collector that is away nobody can fork us out of memory: what is lost of processes is counted."""
+    go_on = threading.Event()
+    transport = Scripted(always=lambda: DELIVERED if go_on.wait(DEADLINE_S) else REFUSED)
+    exporter = make_exporter(transport)
+    many = QUEUE_SPANS_MAX // 10 + 1
+    for _ in range(15):
+        exporter.add(Batch(make_calls(), Tree().place(make_calls()), make_spans(many)))
+    room, stored = exporter.room(), sum(len(batch) for batch in exporter._queue)
+    go_on.set()
+    exporter.close()
+
+    assert room == 0
+    assert stored <= QUEUE_SPANS_MAX + many
+    assert exporter.other_spans.undelivered == {"queue full": 15 * many - exporter.other_spans.delivered}
+    assert 0 < exporter.other_spans.delivered < 15 * many
+
+
+def make_spans(count: int) -> Spans:
+    """Return spans of processes."""
+    tree, process = Tree(spans_max=10 * QUEUE_SPANS_MAX), make_process(1)
+    tree.set_root(process)
+    tree.end([make_process(7, parent=process, end_unix_ns=START_UNIX_NS + 9) for _ in range(count)])
+    return tree.take_spans()
+
+
+def test_log_records_have_no_spans_of_processes():
+    """Where calls are told as log records only, spans of processes neither take room nor are lost."""
+    exporter = make_exporter(Scripted(), signals=("logs",))
+    exporter.add(Batch(make_calls(), Tree().place(make_calls()), make_spans(3)))
+    exporter.close()
+
+    assert (exporter.other_spans.delivered, dict(exporter.other_spans.undelivered)) == (0, {})
+
+
+def test_a_collector_is_not_stalled_before_it_was_asked(monkeypatch):
+    """Only from when there was something to deliver; a long time without calls does not count."""
+    monkeypatch.setattr(export, "_STALLED_SECONDS", 0.2)
+    go_on = threading.Event()
+    exporter = make_exporter(Scripted(always=lambda: DELIVERED if go_on.wait(DEADLINE_S) else REFUSED))
+    time.sleep(0.25)
+    exporter.add(make_batch(QUEUE_CALLS_MAX))
+    at_once = exporter.is_stalled()
+    deadline = time.monotonic() + DEADLINE_S
+    while not exporter.is_stalled() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    later = exporter.is_stalled()
+    go_on.set()
+    exporter.close()
+
+    assert (at_once, later) == (False, True)
 
 
 def test_a_busy_collector_is_asked_again():

@@ -27,7 +27,7 @@ from otel_sysexit.otlp.logs import encode_in_flight
 from otel_sysexit.otlp.request import Request, Signal
 from otel_sysexit.otlp.resources import ResourceRules
 from otel_sysexit.otlp.spans import SpanEncoder
-from otel_sysexit.otlp.transport import Transport, make_transport
+from otel_sysexit.otlp.transport import HttpTransport, Transport, make_transport
 from otel_sysexit.stuck import CallInFlight
 from otel_sysexit.syscalls import Kinds
 from otel_sysexit.traces import Spans
@@ -326,6 +326,31 @@ def test_a_collector_that_wants_to_be_left_alone_is(request_of_calls):
 
         assert len(receiver.requests) == 1
     assert (answer.is_retryable, answer.retry_after) == (True, 60)
+
+
+def test_what_a_collector_asked_for_is_not_asked_for_ever(request_of_calls):
+    """A Retry-After counts for the export that it was the answer to, not for one that found nobody."""
+    with (
+        Receiver("http/protobuf", answers=[Answer(status=503, retry_after=60)]) as receiver,
+        Sending(receiver.endpoint, "http/protobuf") as transport,
+    ):
+        first = transport.send(request_of_calls)
+        receiver.stop()
+        second = transport.send(request_of_calls)
+
+    assert (first.retry_after, second.retry_after) == (60, 0)
+    assert "onnection refused" in second.reason
+
+
+def test_an_export_without_time_left_may_be_tried_again(request_of_calls):
+    """Where the exporter's last pause ends with its time, it is as if nobody had answered in time."""
+    options = {"endpoint": f"http://127.0.0.1:{free_port()}/v1/traces", "protocol": "http/protobuf"}
+    transport = HttpTransport(resolve("run", options, {}), Signal.TRACES)
+    transport._exporter._client._timeout = 0.0
+    answer = transport.send(request_of_calls)
+    transport.close()
+
+    assert (answer.is_delivered, answer.is_retryable) == (False, True)
 
 
 def test_an_exhausted_grpc_collector_is_final(request_of_calls):
