@@ -67,6 +67,7 @@ class _Superseded(NamedTuple):
 
     position: int
     timeline: Timeline
+    pid: int
     tid: int
     time_ns: int
     is_gone: bool
@@ -114,16 +115,15 @@ class Processes:
         found = psutil.Process(pid)
         process = self._make_process(pid, read_start_boot_ns(pid) or 0, found.ppid(), read_vpid(pid))
         users, groups, threads = found.uids(), found.gids(), found.threads()
-        self._unsettle(self._timelines.get(pid))
-        timeline = self._timelines[pid] = (
-            Timeline()
-        )  # complete from the beginning: the process may be gone now
+        timeline = Timeline()
         self._add_image(
             timeline, process, 0, None, Facts(users.effective, users.real, groups.effective, groups.real)
         )
         for thread in threads:
             timeline.names[thread.id] = [(0, _read_comm(pid, thread.id))]
             timeline.threads.add(thread.id)
+        self._unsettle(self._timelines.get(pid))
+        self._timelines[pid] = timeline  # complete only: the process may be gone at any time
         return process
 
     def _make_process(
@@ -140,7 +140,7 @@ class Processes:
     def add_thread(self, pid: int, tid: int) -> None:
         """Take up a running thread of a process that is known."""
         timeline = self._timelines[pid]
-        self._unsettle(timeline)
+        self._unsettle_thread(pid, tid)
         timeline.names.setdefault(tid, [(0, _read_comm(pid, tid))])
         timeline.threads.add(tid)
 
@@ -155,13 +155,17 @@ class Processes:
         """
         for row, task in enumerate(tasks):
             kind, tid, time_ns = int(task["kind"]), int(task["tid"]), int(task["time_ns"])
-            timeline = self._timelines.get(int(task["tgid"]))
-            self._unsettle(timeline)
+            pid = int(task["tgid"])
+            timeline = self._timelines.get(pid)
             if timeline is None and kind == TaskKind.END:
                 # Its calls are yet to be read; or it was told already: two threads that end at once may both look like the last.
                 if task["is_last"]:
-                    self._strays[int(task["tgid"])] = _Stray(produced, task.copy())
+                    self._strays[pid] = _Stray(produced, task.copy())
                 continue
+            if kind in (TaskKind.PROCESS_START, TaskKind.EXEC):
+                self._unsettle(timeline)
+            else:
+                self._unsettle_thread(pid, tid)
             if timeline is None or kind == TaskKind.PROCESS_START:
                 timeline = self._start(task, time_ns)
             if kind in (TaskKind.EXEC, TaskKind.END):
@@ -177,7 +181,7 @@ class Processes:
                 # An exec by a thread that is not the leader gives it the leader's id; its own is gone.
                 gone = int(task["previous_tid"])
                 is_gone = kind == TaskKind.END or gone != tid
-                self._superseded.append(_Superseded(produced, timeline, gone, time_ns, is_gone))
+                self._superseded.append(_Superseded(produced, timeline, pid, gone, time_ns, is_gone))
 
     def _start(self, task: Any, time_ns: int) -> Timeline:
         """A process is born with its parent's program; or we hear of it for the first time."""
@@ -194,6 +198,7 @@ class Processes:
             self._add_image(timeline, process, time_ns, None, Facts.of(task))
         else:
             process.parent = parent_image.process
+            self._shorten_ancestry(process.parent)
             # What its parent publishes is in memory that a child does not inherit (OTEP 4719: MADV_DONTFORK).
             process.image = replace(
                 parent_image,
@@ -207,6 +212,14 @@ class Processes:
             self._contexts.add(process.image)
             timeline.images.append((time_ns, process.image))
         return timeline
+
+    def _shorten_ancestry(self, process: Process) -> None:
+        """Let those go of the ended ones above *process* that nobody but the next one needs: who forks and ends, again and again, keeps none."""
+        while (above := process.parent) is not None and above.parent is not None and self._is_over(above):
+            process.parent = above.parent
+
+    def _is_over(self, process: Process) -> bool:
+        return process.end_unix_ns is not None and process not in self._dying
 
     def _exec(self, timeline: Timeline, task: Any, strings: ExecStrings | None) -> None:
         """From now on the process runs another program: a new image; the threads but the caller's are gone."""
@@ -254,7 +267,7 @@ class Processes:
         self._note_environment(process.image, environ)
         self.bad_trace_contexts = 0  # ours, which config.py warns of
         process.image.container_id, process.image.pod_uid = read_membership(pid) or Membership()
-        self._timelines[pid] = Timeline([(0, process.image)], {})
+        self._timelines[pid] = Timeline([(0, process.image)])
         self._launched = process
         return process
 
@@ -306,7 +319,8 @@ class Processes:
                 self._unsettle(timeline)
                 image.process.image = replace(image, context_attributes=context.attributes)
                 timeline.images.append((now_boot_ns, image.process.image))
-                self._superseded.append(_Superseded(produced, timeline, 0, now_boot_ns, is_gone=False))
+                pid = image.process.pid
+                self._superseded.append(_Superseded(produced, timeline, pid, 0, now_boot_ns, is_gone=False))
 
     def _note_environment(self, image: Image, environment: Mapping[str, str]) -> None:
         """Take from a program's own environment what describes it."""
@@ -345,22 +359,23 @@ class Processes:
     ) -> npt.NDArray[np.intp]:
         """Add to *threads* what those that are not settled were, and settle those that were the same all the time; return intp[k], which of the added ones made the calls at *rows*, intp[k]."""
         unsettled, of_row = np.unique(keys, return_inverse=True)
+        order = np.argsort(of_row, kind="stable")
+        bounds = np.searchsorted(of_row, np.arange(len(unsettled) + 1), sorter=order)
         before = len(threads)
         firsts: list[int] = []
         later: list[tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]] = []
         for number, key in enumerate(unsettled.tolist()):
             firsts.append(len(threads) - before)
+            own = order[bounds[number] : bounds[number + 1]]
             tgid, tid = key >> 32, key & 0xFFFFFFFF
             timeline = self._timelines.get(tgid)
             if timeline is None:  # its start was dropped (counted): /proc may know it
-                seen_unix_ns = int(calls.start_unix_ns[rows[of_row == number]].min())
-                timeline = self._recover(tgid, seen_unix_ns)
+                timeline = self._recover(tgid, int(calls.start_unix_ns[rows[own]].min()))
             changes = timeline.changes(tid)
             threads += [
                 Thread(tid, timeline.name_at(tid, since), timeline.image_at(since)) for since in (0, *changes)
             ]
             if changes:  # threads are few, calls many: times are looked at only where something changed
-                own = np.flatnonzero(of_row == number)
                 ends = calls.end_boot_ns[rows[own]]
                 later.append((own, np.searchsorted(np.array(changes, np.uint64), ends, side="right")))
             else:
@@ -378,34 +393,51 @@ class Processes:
                 self._settled.discard(key)
             timeline.settled.clear()
 
+    def _unsettle_thread(self, pid: int, tid: int) -> None:
+        """Ask again for one thread only: nothing else changes."""
+        timeline, key = self._timelines.get(pid), pid << 32 | tid
+        if timeline is not None and key in timeline.settled:
+            self._settled.discard(key)
+            timeline.settled.discard(key)
+
     def _recover(self, pid: int, seen_unix_ns: int) -> Timeline:
+        """Take up a process that nobody told of and that made a call, whether or not it is still there."""
+        timeline = self._take_up(pid)
+        if timeline is None:
+            process = Process(pid, seen_unix_ns)  # it started no later than its first call that is known
+            process.image = Image(process, UNKNOWN)
+            timeline = self._timelines[pid] = Timeline([(0, process.image)])
+            self._end_stray(pid, timeline)
+        return timeline
+
+    def _take_up(self, pid: int) -> Timeline | None:
+        """Take up a process that nobody told of, and its end if that was told; None: it is gone."""
         try:
             self.add_running(pid)
         except psutil.Error:
-            process = Process(pid, seen_unix_ns)  # it started no later than its first call that is known
-            process.image = Image(process, UNKNOWN)
-            self._timelines[pid] = Timeline([(0, process.image)], {})
-        timeline, stray = self._timelines[pid], self._strays.pop(pid, None)
-        if stray is not None:
-            self._end(timeline, stray.task, stray.position)
+            return None
+        timeline = self._timelines[pid]
+        self._end_stray(pid, timeline)
         return timeline
+
+    def _end_stray(self, pid: int, timeline: Timeline) -> None:
+        stray = self._strays.pop(pid, None)
+        if stray is not None:
+            timeline.threads.discard(int(stray.task["previous_tid"]))  # it may be a zombie still
+            self._end(timeline, stray.task, stray.position)
 
     def thread_at(self, pid: int, tid: int, time_ns: int) -> Thread | None:
         """Return a thread as it is at a time of the boot clock; None: its process has ended, as far as anybody knows."""
-        if pid not in self._timelines:  # ended; or its start was dropped (counted): /proc may know it
-            try:
-                self.add_running(pid)
-            except psutil.Error:
-                self._timelines.pop(pid, None)
-                return None
-        timeline = self._timelines[pid]
+        timeline = self._timelines.get(pid) or self._take_up(pid)
+        if timeline is None:
+            return None
         return Thread(tid, timeline.name_at(tid, time_ns), timeline.image_at(time_ns))
 
     def take_ended(self, consumed: int) -> list[Process]:
         """Return the processes whose last call was before position *consumed* of the ring of calls; forget what is over."""
         while self._superseded and self._superseded[0].position <= consumed:
-            _, past, tid, time_ns, is_gone = self._superseded.popleft()
-            self._unsettle(past)
+            _, past, pid, tid, time_ns, is_gone = self._superseded.popleft()
+            self._unsettle_thread(pid, tid)
             past.forget_before(tid, time_ns, is_gone=is_gone)
         while self._strays and (first := next(iter(self._strays.items())))[1].position <= consumed:
             del self._strays[first[0]]

@@ -296,12 +296,9 @@ def test_a_thread_of_a_process_that_is_gone_is_none():
 STRANGER = 1 << 23  # no pid is that high: /proc knows nobody of it
 
 
-def learn_end(processes: Processes, produced: int) -> None:
-    """Tell the end of a process that nobody has heard of, at a position of the ring of calls."""
-    task = np.zeros(1, TASK)
-    for name in ("tgid", "tid", "previous_tid"):
-        task[name] = STRANGER
-    task["kind"], task["is_last"], task["wait_status"], task["time_ns"] = TaskKind.END, 1, 3 << 8, 50
+def learn_end(processes: Processes, produced: int, pid: int = STRANGER) -> None:
+    """Tell the end of a process, which nobody may have heard of, at a position of the ring of calls."""
+    task = made_task(TaskKind.END, pid, is_last=1, wait_status=3 << 8, time_ns=50)
     processes.learn(task, {}, produced)
 
 
@@ -330,3 +327,59 @@ def test_an_end_that_no_call_asks_for_is_forgotten():
     process = identify_call(processes)
 
     assert (processes._strays, list(processes.living())) == ({}, [process])
+
+
+@contextlib.contextmanager
+def zombie() -> Iterator[int]:
+    """Give the pid of a process that has ended and that nobody waited for."""
+    child = os.fork()
+    if not child:
+        os._exit(3)
+    try:
+        os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
+        yield child
+    finally:
+        os.waitpid(child, 0)
+
+
+def look_at_thread(processes: Processes, pid: int) -> Process:
+    """Return whose call is in flight, as a report asks for it."""
+    return processes.thread_at(pid, pid, 60).process
+
+
+def look_at_call(processes: Processes, pid: int) -> Process:
+    """Return who made a call."""
+    calls = processes.identify(make_calls(Made("getpid", process=Process(pid, 0), tid=pid)))
+    return calls.threads[0].process
+
+
+@pytest.mark.parametrize("look", [look_at_thread, look_at_call])
+def test_a_zombie_whose_end_was_told_ends_at_once(look):
+    """However it is met after its end was read, /proc knows it still: it is not taken for one that lives."""
+    processes = Processes(0)
+    with zombie() as pid:
+        learn_end(processes, 10, pid)
+        process = look(processes, pid)
+
+    assert (processes.take_ended(10), process.exit_code) == ([process], 3)
+    assert list(processes.living()) == []
+
+
+def test_who_forks_and_ends_again_and_again_keeps_no_ancestors():
+    """Of a chain of processes, each of which the next one survives, a few are kept in mind, and who was first."""
+    processes = Processes(0)
+    for pid in range(1, 200):
+        processes.learn(
+            made_task(TaskKind.PROCESS_START, STRANGER + pid, parent_tgid=STRANGER + pid - 1), {}, pid
+        )
+        if pid > 2:
+            learn_end(processes, pid, STRANGER + pid - 1)
+            processes.take_ended(pid)
+    last = processes.thread_at(STRANGER + 199, STRANGER + 199, 60).process
+    ancestors = []
+    while last.parent is not None:
+        last = last.parent
+        ancestors.append(last.pid - STRANGER)
+
+    assert ancestors[-1] == 1
+    assert len(ancestors) <= 4
