@@ -212,7 +212,8 @@ class Tree:
         part = self._part
         if part.opened_unix_ns is None or not (part.calls or part.row):
             part.opened_unix_ns = now_unix_ns
-        elif now_unix_ns - part.opened_unix_ns >= PART_SECONDS_MAX * 1_000_000_000:
+        part.opened_unix_ns = min(part.opened_unix_ns, now_unix_ns)  # the clock may be set back
+        if now_unix_ns - part.opened_unix_ns >= PART_SECONDS_MAX * 1_000_000_000:
             part.end_unix_ns = max(part.end_unix_ns, now_unix_ns)
             self._close_part()
 

@@ -18,6 +18,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import repeat
 from typing import Any, Final, TypeAlias
+from weakref import WeakSet
 
 import numpy as np
 import numpy.typing as npt
@@ -131,6 +132,9 @@ class Windows:
         """The latest one that was closed."""
         self._joined_calls: dict[bytes, int] = {}
         """Of other programs' traces, by their ids."""
+        self._begun: WeakSet[Image] = WeakSet()
+        """Programs that have had a window."""
+        self._ticked_unix_ns = 0
         self._totals = Totals()
         self._spans = Spans()
 
@@ -222,6 +226,7 @@ class Windows:
             links = self._links(image, starter)
             window = _Window(program, trace_id, span_id, opened, starter, links, self._totals, row)
             windows[program] = window
+            self._begun.add(image)
             self._rows.setdefault(threshold, {})[image] = row
             heapq.heappush(self._by_age, (opened, span_id, window))
         return window
@@ -245,7 +250,8 @@ class Windows:
     def _is_first(self, image: Image) -> bool:
         """Whether a process's program has had no window yet. What it publishes of itself makes no other program of it."""
         before = self._previous.get(image.process)
-        return before is None or (before.program[0] is not image and not image.context_attributes)
+        # Not by what was closed last: a call of the program before may be read late, from another CPU's ring.
+        return before is None or (image not in self._begun and not image.context_attributes)
 
     def _note_joined(self, context: TraceContext, calls: int) -> None:
         """Count the calls that another program's trace got from us; the traces that were not met for the longest time are forgotten."""
@@ -331,6 +337,14 @@ class Windows:
     def tick(self, now_unix_ns: int, totals: Totals) -> None:
         """Close the windows that are old enough."""
         self._totals = totals
+        if (
+            now_unix_ns < self._ticked_unix_ns
+        ):  # the clock was set back: what is open opened now at the latest
+            self._by_age = [
+                (min(opened, now_unix_ns), number, window) for opened, number, window in self._by_age
+            ]
+            heapq.heapify(self._by_age)
+        self._ticked_unix_ns = now_unix_ns
         opened_until = now_unix_ns - WINDOW_SECONDS_MAX * 1_000_000_000
         while self._by_age and self._by_age[0][0] <= opened_until:
             window = heapq.heappop(self._by_age)[-1]

@@ -246,6 +246,37 @@ def test_a_window_stays_open_until_its_time():
     assert (len(before), len(windows.take_spans())) == (0, 1)
 
 
+@pytest.mark.parametrize(
+    ("structure", "seconds_max"), [(Windows, WINDOW_SECONDS_MAX), (Tree, PART_SECONDS_MAX)]
+)
+def test_a_clock_that_is_set_back_keeps_nothing_open(structure, seconds_max):
+    """What was open then ends when it is as old as it may get, counted from then on; not when the clock has caught up."""
+    traces, process = structure(), make_process(1)
+    traces.set_root(process)
+    traces.place(make_calls(Made("getpid", process=process)))
+    traces.tick(START_UNIX_NS + SECOND_NS, Totals())
+    back = START_UNIX_NS - 3_600 * SECOND_NS
+    traces.tick(back, Totals())
+    traces.tick(back + seconds_max * SECOND_NS - 1, Totals())
+    before = traces.take_spans()
+    traces.tick(back + seconds_max * SECOND_NS, Totals())
+
+    assert (len(before), len(traces.take_spans())) == (0, 1)
+
+
+def test_a_late_call_of_the_program_before_makes_no_first_window():
+    """Calls of two rings may be read in another order than they were made: what a program does first is that once."""
+    windows, process = Windows(), make_process(7)
+    process.image.trace_context = CONTEXT
+    before, now = process.image, replace(process.image, executable_name="next")
+    for image in (before, now, before, now):
+        process.image = image
+        windows.place(make_calls(Made("getpid", process=process)))
+    windows.end([process])
+
+    assert [root.trace_id == CONTEXT.trace_id for root in windows.take_spans()] == [True, True, False, False]
+
+
 def test_a_window_ends_with_its_process():
     """When a process ended, its window is told, and nothing of it is kept."""
     windows, process = Windows(), make_process(7)
