@@ -12,8 +12,6 @@
 
 #include <linux/types.h>
 
-#define RECORDS_VERSION 4
-
 /*
  * Longer strings are cut; set at compile time (--string-limit). One byte more is
  * read, so that a cut one is told from one that just fits.
@@ -68,7 +66,7 @@ enum call_kind {
 	CALL_NOT_EXECUTED = 2,	/* sys_exit alone: skipped by seccomp or PTRACE_SYSEMU */
 };
 
-/* Bits of call_record.flags. */
+/* Bits of call_record.kind_flags, above the kind's. */
 #define CALL_HAS_STRING 0x01	/* string_cpu and string_seq name its string records */
 #define CALL_HAS_ARGS 0x02	/* args are as user space gave them */
 
@@ -195,7 +193,7 @@ enum ledger {
 	LEDGER_FILTERED_SUCCEEDED = 1,	/* --errors-only */
 	LEDGER_FILTERED_SHORT = 2,	/* --min-duration */
 	LEDGER_FILTERED_ERRNO = 3,	/* --errno */
-	LEDGER_FILTERED_EXCLUDED = 4,	/* an exec by which its process stopped being a target */
+	LEDGER_FILTERED_EXCLUDED = 4,	/* an exec or a rename by which its thread stopped being a target */
 	LEDGER_SAMPLED_OUT = 5,		/* --sample, --max-rate */
 	LEDGER_EMITTED = 6,
 	LEDGER_DROPPED_RING_FULL = 7,
@@ -300,7 +298,7 @@ struct selector_key {
  */
 struct rate {
 	__u32 threshold;	/* as call_record.threshold */
-	__u32 budget;		/* sampled calls; after each further one the probability is halved */
+	__u32 budget;		/* sampled calls; then the probability is halved, and again after each further eighth */
 	__u32 kept_budget;	/* calls of kept classes; those after it are sampled like others */
 	__u32 emitted;		/* of budget */
 	__u32 kept;		/* of kept_budget */

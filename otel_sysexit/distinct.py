@@ -1,4 +1,4 @@
-"""Small numbers, as indices are: which of them are in a column. Counting takes a tenth of the time that sorting does."""
+"""Small numbers, as indices are: which of them are in a column, and where. Counting takes a tenth of the time that sorting does."""
 
 from typing import Any
 
@@ -20,3 +20,9 @@ def index_distinct(numbers: npt.NDArray[np.intp]) -> tuple[npt.NDArray[np.intp],
     index = np.empty(len(counts), np.intp)
     index[distinct] = np.arange(len(distinct))
     return distinct, index.take(numbers)
+
+
+def sort_stably(numbers: npt.NDArray[np.intp], count: int) -> npt.NDArray[np.intp]:
+    """Return the order that sorts *numbers*, [n], from 0 to *count* - 1, equal ones as they come."""
+    # Of 16-bit numbers numpy's stable sort is its fastest.
+    return np.argsort(numbers.astype(np.uint16) if count <= 1 << 16 else numbers, kind="stable")

@@ -11,9 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from otel_sysexit.calls import Calls, Outcome
-from otel_sysexit.distinct import find_distinct
+from otel_sysexit.distinct import find_distinct, sort_stably
+from otel_sysexit.growing import grown
 from otel_sysexit.syscalls import KINDS_MAX
-from otel_sysexit.texts import Texts
+from otel_sysexit.texts import look_up
 from otel_sysexit.traces import Owner
 
 WINDOW_SPANS_MAX: Final = 2_000
@@ -60,8 +61,7 @@ class Groups:
     @classmethod
     def make(cls, calls: Calls, number: npt.NDArray[np.intp]) -> "Groups":
         """Put all of *calls* into groups; *number*: intp[n], that of each call's."""
-        # Of 16-bit numbers numpy's stable sort is its fastest.
-        rows = np.argsort(number.astype(np.uint16) if len(number) <= 1 << 16 else number, kind="stable")
+        rows = sort_stably(number, len(number))
         sizes = span_sizes(calls)
         count = np.bincount(number)
         firsts = np.cumsum(count) - count
@@ -112,9 +112,9 @@ class Figures:
         """Return the row of a new window, which has no calls yet."""
         if not self._free:
             rows = len(self.windows)
-            self._free = list(range(rows, 2 * rows))
-            self.windows = np.concatenate((self.windows, np.zeros_like(self.windows)))
-            self._counts = np.concatenate((self._counts, np.zeros_like(self._counts)))
+            self.windows = grown(self.windows, rows + 1)
+            self._counts = grown(self._counts, rows + 1)
+            self._free = list(range(rows, len(self.windows)))
         row = self._free.pop()
         self.windows[row] = (np.frombuffer(trace_id, np.uint8), span_id, 0, 0, 0, 2**64 - 1, 0, owner)
         self._counts[row] = 0
@@ -166,9 +166,7 @@ class Figures:
             self._column[fresh] = len(self._kinds) + np.arange(len(fresh))
             self._kinds += fresh.tolist()
             column = self._column.take(kind)
-            lacking = len(self._kinds) - self._counts.shape[1]
-            if lacking > 0:
-                self._counts = np.pad(self._counts, ((0, 0), (0, max(lacking, self._counts.shape[1]))))
+            self._counts = grown(self._counts, len(self._kinds), axis=1)
         at = row * self._counts.shape[1] + column
         if (row < 0).any():
             at = at[row >= 0]
@@ -193,14 +191,9 @@ def span_sizes(calls: Calls) -> npt.NDArray[np.int64]:
     size += _SPAN_BYTES
     for texts, row in ((calls.paths, calls.path_row), (calls.files, calls.file_row)):
         if len(texts):
-            of_call = _lengths(texts, row)
+            of_call = look_up(texts.length, row)
             size += of_call[:, 0]
             size += of_call[:, 1]
     if len(calls.addresses.texts):
-        size += _lengths(calls.addresses.texts, calls.address_row)
+        size += look_up(calls.addresses.texts.length, calls.address_row)
     return size
-
-
-def _lengths(texts: Texts, row: npt.NDArray[np.int32]) -> npt.NDArray[np.uint16]:
-    """Return the length of each text at *row*, 0 where that is -1."""
-    return np.append(texts.length, np.uint16(0)).take(row)  # -1 is the last

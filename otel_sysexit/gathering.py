@@ -41,7 +41,7 @@ class Gathering:
         Args:
             calls: How many wait.
             ring_share: How full the fullest ring is that they fill, 0 to 1.
-            ends: How many execs, and ends of threads, are kept in mind for them.
+            ends: How many execs, new names and ends of threads are kept in mind for them.
         """
         if not calls:
             self._since = None

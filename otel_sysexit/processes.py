@@ -460,7 +460,7 @@ class Processes:
         return ended
 
     def waiting(self) -> int:
-        """Return how much is remembered for calls that were not read yet: execs, and ends of threads."""
+        """Return how much is remembered for calls that were not read yet: execs, new names, ends of threads, what programs publish."""
         return len(self._superseded)
 
     def living(self) -> Iterable[Process]:

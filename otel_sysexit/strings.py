@@ -16,7 +16,8 @@ from otel_sysexit.kernel import records
 from otel_sysexit.texts import NO_TEXTS, Texts, make_texts
 
 _SLACK: Final = 1_024
-_EXEC_PATHS_MAX: Final = 4_096
+_EXECS_MAX: Final = 8_192
+"""Whose paths are kept: of those that wait in the ring for a slow exporter, and of those whose calls are not recorded, which cannot be told apart."""
 _ROLES: Final = (records.StringRole.FIRST_PATH, records.StringRole.SECOND_PATH, records.StringRole.ADDRESS)
 _STRINGS_A_CALL_MAX: Final = 2
 _NONE: Final = np.empty(0, np.intp)
@@ -106,7 +107,7 @@ class Strings:
         *strings* (dtype STRING) were read after *tasks*. The paths among them are kept for the execs' calls.
         """
         is_path = strings["role"] == records.StringRole.FIRST_PATH
-        self._exec_paths = np.concatenate((self._exec_paths, strings[is_path]))[-_EXEC_PATHS_MAX:]
+        self._exec_paths = np.concatenate((self._exec_paths, strings[is_path]))[-_EXECS_MAX:]
         self._execs = np.concatenate((self._execs, strings))
         rows = np.flatnonzero(tasks["kind"] == records.TaskKind.EXEC)
         wanted = _keys(tasks[rows], "string_")
@@ -118,7 +119,7 @@ class Strings:
             texts[int(_keys(string)), int(string["role"])] = raw
             if string["role"] == records.StringRole.ARGV and string["length"] > self._limit:
                 cut.add(int(_keys(string)))
-        self._execs = self._execs[~is_wanted][-_EXEC_PATHS_MAX:]
+        self._execs = self._execs[~is_wanted][-_EXECS_MAX:]
 
         def text(key: int, role: records.StringRole) -> str:
             return texts.get((key, role), b"").decode(errors="backslashreplace")

@@ -29,6 +29,11 @@ class Texts:
 NO_TEXTS: Final = Texts(np.empty((0, 0), np.uint8), np.empty(0, np.uint16), np.empty(0, np.bool_))
 
 
+def look_up(of_text: npt.NDArray[Any], row: npt.NDArray[np.int32]) -> npt.NDArray[Any]:
+    """Return what *of_text*, of some texts, says of those at *row*, and 0 where that is -1."""
+    return np.append(of_text, of_text.dtype.type(0)).take(row)  # -1 is the last
+
+
 def make_texts(strings: npt.NDArray[Any], limit: int) -> Texts:
     """Return the texts of *strings* (dtype STRING, lengths not negative) as they were captured: *limit* bytes at most."""
     is_cut = strings["length"] > limit

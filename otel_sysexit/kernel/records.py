@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-VERSION = 4
 STRING_LIMIT_DEFAULT = 256
 NR_LIMIT = 1024
 ABI_COUNT = 5

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from otel_sysexit.calls import Calls
+from otel_sysexit.distinct import sort_stably
 from otel_sysexit.identity import Image
 from otel_sysexit.otlp.shapes import Shape, pack_shapes, unpack_shape
 from otel_sysexit.otlp.stamp import (
@@ -151,8 +152,7 @@ def prepare_calls(
         slots: By the names that templates have for their texts, each in `TEXTS`.
     """
     images, of_call = calls.programs, calls.program
-    # Of 16-bit numbers numpy's stable sort is its fastest.
-    order = np.argsort(of_call.astype(np.uint16) if len(images) < 1 << 16 else of_call, kind="stable")
+    order = sort_stably(of_call, len(images))
     thresholds = Thresholds(calls.threshold)
     is_root = (placement.parent_span_id == 0)[placement.context]
     owner = np.zeros(len(calls), np.uint8) if placement.owner is None else placement.owner[placement.context]

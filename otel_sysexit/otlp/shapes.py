@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from otel_sysexit.calls import Calls
 from otel_sysexit.sampling import Thresholds
-from otel_sysexit.texts import Texts
+from otel_sysexit.texts import Texts, look_up
 
 
 class Text(enum.IntEnum):
@@ -56,16 +56,11 @@ Those of the second group and the others are packed in a byte first: it is cheap
 """
 
 
-def _look_up(of_text: npt.NDArray[Any], row: npt.NDArray[np.int32]) -> npt.NDArray[Any]:
-    """Return what *of_text*, of some texts, says of those at *row*, and 0 where that is -1."""
-    return np.append(of_text, of_text.dtype.type(0)).take(row)  # -1 is the last
-
-
 def _is_cut(texts: Texts, row: npt.NDArray[np.int32]) -> npt.NDArray[np.bool_]:
     """Return bool[n]: whether one of the two texts that each call may have was cut; *row*: i4[n, 2]."""
     if not texts.is_cut.any():
         return np.zeros(len(row), np.bool_)
-    is_cut: npt.NDArray[np.bool_] = _look_up(texts.is_cut, row)
+    is_cut: npt.NDArray[np.bool_] = look_up(texts.is_cut, row)
     return is_cut[:, 0] | is_cut[:, 1]
 
 
@@ -92,8 +87,8 @@ def pack_shapes(
         is_root: bool[n]: whether they have no parent.
         owner: u1[n]: whose trace they are in, `traces.Owner`.
     """
-    path = _look_up(_codes(calls.paths), calls.path_row)
-    file = _look_up(_codes(calls.files), calls.file_row)
+    path = look_up(_codes(calls.paths), calls.path_row)
+    file = look_up(_codes(calls.files), calls.file_row)
     is_cut = _is_cut(calls.paths, calls.path_row) | _is_cut(calls.files, calls.file_row)
     members = iter(
         (
@@ -101,7 +96,7 @@ def pack_shapes(
             *(calls.outcome, calls.is_executed, is_cut, calls.has_args),
             *(thresholds.length, is_root, owner),
             *(path[:, 0], path[:, 1], file[:, 0], file[:, 1]),
-            _look_up(calls.addresses.family, calls.address_row),
+            look_up(calls.addresses.family, calls.address_row),
         )
     )  # in the order of Shape
     packed = np.zeros(len(calls), np.uint64)

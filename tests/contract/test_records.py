@@ -55,7 +55,6 @@ ENUMERATIONS = {
 }
 # C expression -> what Python has for it.
 CONSTANTS = {
-    "RECORDS_VERSION": records.VERSION,
     "STRING_LIMIT": records.STRING_LIMIT_DEFAULT,
     "STRING_SIZE": records.STRING["text"].itemsize,
     "EXEC_STRINGS": records.EXEC_STRINGS,

@@ -13,7 +13,7 @@ from otel_sysexit.benign import BenignErrors
 from otel_sysexit.calls import Calls, Decoder, Outcome
 from otel_sysexit.kernel import records
 from otel_sysexit.kernel.records import CallKind, StringRole
-from otel_sysexit.strings import _EXEC_PATHS_MAX
+from otel_sysexit.strings import _EXECS_MAX
 
 INTERRUPTIONS = (-512, -513, -514, -516)
 # Where the rules change, and one to either side.
@@ -277,7 +277,7 @@ def test_strings_that_nobody_will_ask_for_are_forgotten(first, older, newer):
 def test_paths_of_execs_are_kept_up_to_a_bound():
     """An exec whose call is filtered leaves its path behind: the newest of these are kept, and no more."""
     decoder = Decoder(BenignErrors(""))
-    strings = np.zeros(_EXEC_PATHS_MAX + 5, records.STRING)
+    strings = np.zeros(_EXECS_MAX + 5, records.STRING)
     strings["seq"] = np.arange(len(strings))
     decoder.strings.take_execs(np.empty(0, records.TASK), strings)
     asked = [{"string_seq": seq, "kind_flags": records.HAS_STRING} for seq in (4, 5, len(strings) - 1)]
