@@ -157,10 +157,41 @@ static __always_inline void emit_argv(u64 argv, u64 mm, struct slot *slot)
 }
 #endif
 
+#define EXECS_AT_ONCE_MAX 64
+
+/* By tid: here we may be preempted. */
+BPF_HASH(exec_paths, u32, struct path_scratch, EXECS_AT_ONCE_MAX);
+BPF_ARRAY(no_path, struct path_scratch, 1);
+
+/* The file that became the program by its path, as readlink on /proc/PID/exe has it; by its name alone where that is longer than what is kept. */
+static __always_inline void emit_executable(struct slot *slot, u64 mm)
+{
+	u64 file = 0, dentry = 0, mount = 0, name = 0, at;
+	u32 tid = slot->tid, zero = 0;
+	struct path_scratch *path = NULL, *fresh = no_path.lookup(&zero);
+
+	READ(file, mm, MM_STRUCT_EXE_FILE);
+	READ(dentry, file, FILE_F_PATH_DENTRY);
+	READ(mount, file, FILE_F_PATH_MNT);
+	READ(name, dentry, DENTRY_D_NAME_NAME);
+	if (fresh && !exec_paths.update(&tid, fresh))
+		path = exec_paths.lookup(&tid);
+	if (path) {
+		write_path(path, dentry, mount);
+		if (path->is_whole && PATH_ROOM - 1 - path->start <= STRING_LIMIT) {
+			at = path->start;
+			asm volatile("%0 &= 4095" : "+r"(at));
+			name = (u64)(path->text + at);
+		}
+	}
+	emit_exec_string(name, false, STRING_EXECUTABLE, slot);
+	exec_paths.delete(&tid);
+}
+
 /* What was executed, and as what: strings named by the slot for the call and by the record for the process. */
 static __always_inline void emit_exec_strings(struct slot *slot, u64 task, u64 filename)
 {
-	u64 mm = 0, argv = 0, file = 0, dentry = 0, name = 0;
+	u64 mm = 0, argv = 0;
 
 	/* Not by a counter of the CPU: here we may be preempted. By the thread, and the how manieth of its execs this is. */
 	slot->string_cpu = EXEC_STRINGS | (slot->string_cpu + 1);
@@ -172,10 +203,7 @@ static __always_inline void emit_exec_strings(struct slot *slot, u64 task, u64 f
 #ifdef COMMAND_ARGS
 	emit_argv(argv, mm, slot);
 #endif
-	READ(file, mm, MM_STRUCT_EXE_FILE);
-	READ(dentry, file, FILE_F_PATH_DENTRY);
-	READ(name, dentry, DENTRY_D_NAME_NAME);
-	emit_exec_string(name, false, STRING_EXECUTABLE, slot);
+	emit_executable(slot, mm);
 }
 
 /* A call in flight by which its thread stopped being a target. */

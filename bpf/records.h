@@ -118,7 +118,7 @@ enum string_role {
 	STRING_FIRST_PATH = 0,
 	STRING_SECOND_PATH = 1,
 	STRING_COMMAND = 2,	/* argv[0] of an exec */
-	STRING_EXECUTABLE = 3,	/* bare name of the file that became the program */
+	STRING_EXECUTABLE = 3,	/* the file that became the program: its path, or its bare name */
 	STRING_ARGV = 4,	/* of an exec: arguments, each ended by a NUL */
 	STRING_ADDRESS = 5,	/* a struct sockaddr, as user space has it */
 	STRING_FILE = 6,	/* what a descriptor is; in a ring of its own */

@@ -104,7 +104,7 @@ ATTRIBUTES: Final = (
     Attribute(PROCESS_CREATION_TIME, "string", "resource", "ISO 8601; with the pid it identifies a process.", "2026-11-25T10:00:00.000000000Z"),
     Attribute(PROCESS_PARENT_PID, "int", "resource", "At its start.", "1"),
     Attribute(PROCESS_EXECUTABLE_NAME, "string", "resource", "Bare name of the file that runs; of a script: its interpreter.", "nginx"),
-    Attribute(PROCESS_EXECUTABLE_PATH, "string", "resource", "Absolute path of that file, where known.", "/usr/sbin/nginx"),
+    Attribute(PROCESS_EXECUTABLE_PATH, "string", "resource", "Absolute path of that file; a longer one than --string-limit only as long as the process lives.", "/usr/sbin/nginx"),
     Attribute(PROCESS_COMMAND, "string", "resource", "argv[0].", "nginx"),
     Attribute(PROCESS_COMMAND_ARGS, "string[]", "resource", "argv (`--command-args`); it may hold secrets. `...` stands at the end of what was cut off.", '["nginx", "-g", "daemon off;"]', requirement="opt_in"),
     Attribute(PROCESS_OWNER, "string", "resource", "Name of the effective user; the number as text where it has none.", "www-data"),

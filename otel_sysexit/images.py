@@ -51,7 +51,7 @@ def make_image(
         The program, what of its environment is of interest (None: that is not known any more), and whether its container is.
     """
     strings = strings or ExecStrings()
-    path, command = strings.path(), strings.command
+    path, command = strings.executable_path, strings.command
     environment: dict[str, str] | None = None
     membership = None
     found_ns = read_start_boot_ns(process.pid)
@@ -66,15 +66,16 @@ def make_image(
             if variables or is_running(process.pid):
                 environment = {key: value for key, value in variables.items() if key.startswith(_VARIABLES)}
             command = command or readable(next(iter(living.cmdline()), ""))
-            exe = readable(living.exe())
-            # Between that exec and now it may have called another one.
-            if not strings.executable or PurePosixPath(exe).name == strings.executable:
-                path = exe
+            if path is None:
+                exe = readable(living.exe())
+                # Between that exec and now it may have called another one.
+                if not strings.executable or PurePosixPath(exe).name == strings.executable_name:
+                    path = exe
         except (psutil.Error, OSError):
             pass  # gone, or not ours to read: the kernel's own words stand
     image = Image(
         process=process,
-        executable_name=strings.executable or PurePosixPath(path or strings.filename).name or UNKNOWN,
+        executable_name=strings.executable_name or PurePosixPath(path or strings.filename).name or UNKNOWN,
         executable_path=path,
         command=command or None,
         owner=_user_name(facts.effective_uid),

@@ -32,14 +32,19 @@ class ExecStrings:
     command: str = ""
     """argv[0]."""
     executable: str = ""
-    """Bare name of the file that became the program; of a script: its interpreter's."""
+    """Path of the file that became the program; of a script: its interpreter's. Its bare name alone where that is longer than what is kept."""
     args: tuple[str, ...] = ()
     """argv, where it was asked for; what was cut off ends with "..."."""
 
-    def path(self) -> str | None:
-        """Return the executable's path, where the file name given is one."""
-        is_path = self.filename.startswith("/") and not self.filename.startswith("/dev/fd/")
-        return self.filename if is_path and self.filename.rpartition("/")[2] == self.executable else None
+    @property
+    def executable_path(self) -> str | None:
+        """The path, where there is one."""
+        return self.executable if self.executable.startswith("/") else None
+
+    @property
+    def executable_name(self) -> str:
+        """The bare name."""
+        return self.executable.rpartition("/")[2]
 
 
 @dataclass(frozen=True, slots=True)

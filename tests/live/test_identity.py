@@ -57,6 +57,32 @@ def test_users_are_told(run_traced):
 
 
 @pytest.mark.each_kernel
+def test_a_program_is_its_file_however_it_was_called(run_traced, tmp_path):
+    """By a symbolic link, from its folder, by a script: the path is the file's, though /proc cannot be asked any more."""
+    program, deep = tmp_path / "program", tmp_path.joinpath(*["d" * 100] * 3)
+    deep.mkdir(parents=True)
+    for copy in (program, deep / "far"):
+        shutil.copy("/bin/true", copy)
+    (tmp_path / "link").symlink_to(program)
+    script = tmp_path / "script"
+    script.write_text(f"#!{program}\n")
+    script.chmod(0o755)
+    run = run_traced("sh", "-c", './link; ./program; "$PWD/link"; ./script; "$0"', deep / "far", cwd=tmp_path)
+    found = [span.resource for span in run.calls("exit_group")]
+    paths = [
+        (resource["process.executable.name"], resource.get("process.executable.path"))
+        for resource in found
+        if resource["process.executable.name"] in ("program", "far")
+    ]
+
+    assert [path for path in paths if path[0] == "program"] == [("program", str(program.resolve()))] * 4
+    assert paths[-1] in [
+        ("far", None),
+        ("far", str((deep / "far").resolve())),
+    ]  # longer than 256 bytes: as long as it lives
+
+
+@pytest.mark.each_kernel
 def test_a_set_user_id_program_has_two_users(run_traced, tmp_path):
     """The effective user is who owns the file, the real one who started it."""
     program = tmp_path / "suid"

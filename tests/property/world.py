@@ -113,7 +113,7 @@ class World:
         self._tick()
         life.program = program
         self._record(TaskKind.EXEC, life, thread, previous_tid=previous_tid)
-        self.exec_strings[len(self.tasks) - 1] = ExecStrings(f"/bin/{program}", program, program)
+        self.exec_strings[len(self.tasks) - 1] = ExecStrings(f"/bin/{program}", program, f"/bin/{program}")
 
     def end_thread(self, life: Life, thread: Task) -> None:
         """One of several threads ends."""

@@ -133,7 +133,7 @@ def test_a_child_is_where_its_parent_is(contain):
         processes.learn(made_task(TaskKind.PROCESS_START, gone, parent_tgid=pid), {}, 0)
         child = processes.thread_at(gone, gone, 1).image
         processes.learn(
-            made_task(TaskKind.EXEC, gone, time_ns=2), {0: ExecStrings("/bin/true", "true", "true")}, 0
+            made_task(TaskKind.EXEC, gone, time_ns=2), {0: ExecStrings("/bin/true", "true", "/bin/true")}, 0
         )
         executed = processes.thread_at(gone, gone, 2).image
 
@@ -191,7 +191,9 @@ def test_the_command_is_in_our_container(contain):
     contain(gone, Membership("c" * 64))
     processes = Processes(0)
     command = processes.add_launched(gone, 1, os.getpid(), {})
-    processes.learn(made_task(TaskKind.EXEC, gone, time_ns=2), {0: ExecStrings("/bin/ls", "ls", "ls")}, 0)
+    processes.learn(
+        made_task(TaskKind.EXEC, gone, time_ns=2), {0: ExecStrings("/bin/ls", "ls", "/bin/ls")}, 0
+    )
 
     assert (command.image.executable_name, command.image.container_id) == ("ls", "c" * 64)
 
@@ -252,19 +254,19 @@ def test_the_start_is_on_the_boot_clock():
 
 
 @pytest.mark.parametrize(
-    ("filename", "executable", "path"),
+    ("executable", "path", "name"),
     [
-        ("/usr/bin/env", "env", "/usr/bin/env"),
-        ("/usr/bin/script", "bash", None),
-        ("./program", "program", None),
-        ("program", "program", None),
-        ("/dev/fd/5", "5", None),
-        ("", "", None),
+        ("/usr/bin/env", "/usr/bin/env", "env"),
+        ("env", None, "env"),
+        ("memfd:program", None, "memfd:program"),
+        ("", None, ""),
     ],
 )
-def test_the_file_that_was_executed_is_the_path_where_it_is_one(filename, executable, path):
-    """An absolute name whose last part is the program's is its path; a script's is not its interpreter's."""
-    assert ExecStrings(filename, "argv0", executable).path() == path
+def test_what_was_executed_has_a_name_and_perhaps_a_path(executable, path, name):
+    """The kernel says the path of the file, or its bare name where that is too long or there is none."""
+    strings = ExecStrings("./link", "argv0", executable)
+
+    assert (strings.executable_path, strings.executable_name) == (path, name)
 
 
 def test_a_process_has_a_name_before_it_has_a_program():
