@@ -363,7 +363,8 @@ def _pass_signals(signals: Signals, command: Command, agent: Agent) -> None:
             agent.ask_for_report()
         elif not is_for_group:
             command.send_signal(number)
-        if number == signal.SIGINT and (command.has_ended() or repeat.is_second()):
+        # A first one that the command died of is no word on what is to be delivered.
+        if number == signal.SIGINT and (repeat.is_second() or command.has_ended_for(_SECOND_SIGNAL_SECONDS)):
             agent.abort()
 
     signals.watch(handle)

@@ -9,6 +9,7 @@ import select
 import shutil
 import signal
 import sys
+import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -83,6 +84,7 @@ class Command:
         os.close(gate_out)
         os.close(failure_in)
         self.pidfd = os.pidfd_open(self.pid)
+        self._noticed_at = float("inf")
         self._path = path
 
     def release(self) -> None:
@@ -110,7 +112,14 @@ class Command:
 
     def has_ended(self) -> bool:
         """Whether it is over; it may still wait to be reaped."""
-        return bool(select.select([self.pidfd], [], [], 0)[0])
+        is_over = bool(select.select([self.pidfd], [], [], 0)[0])
+        if is_over:
+            self._noticed_at = min(self._noticed_at, time.monotonic())
+        return is_over
+
+    def has_ended_for(self, seconds: float) -> bool:
+        """Whether it has been known for so long to be over."""
+        return self.has_ended() and time.monotonic() - self._noticed_at > seconds
 
     def reap(self) -> int:
         """Wait for its end and return its exit status; 128 + signal when it was killed."""

@@ -6,7 +6,9 @@ import json
 import os
 import pty
 import signal
+import sys
 import termios
+import time
 from pathlib import Path
 
 import pytest
@@ -122,6 +124,29 @@ def test_ctrl_c_goes_to_the_command(terminal, eventually):
     eventually(lambda: shown.shows(b'{"signal": 2}'), "the command's SIGINT")
     eventually(lambda: shown.shows(b"ledger:"), "our last line")
     assert shown.agent.wait(timeout=60) == 40 + signal.SIGINT
+
+
+BUSY = """
+import os
+print(flush=True)
+while True:
+    os.getppid()
+"""
+
+
+@pytest.mark.parametrize("attempt", range(3))
+def test_ctrl_c_loses_nothing(start_agent, tmp_path, attempt):
+    """That the command is over when we come to look does not make it a Ctrl-C after its end: what was recorded is delivered."""
+    printed = tmp_path / "stderr"
+    with printed.open("wb") as stderr:
+        busy = ("--max-rate", "2000", "-o", tmp_path / "o", "--", sys.executable, "-c", BUSY)
+        agent = start_agent("run", *busy, stderr=stderr, start_new_session=True)
+    agent.stdout.readline()
+    time.sleep(attempt)
+    os.killpg(agent.pid, signal.SIGINT)
+
+    assert agent.wait(timeout=60) == 128 + signal.SIGINT
+    assert "undelivered 0;" in printed.read_text()
 
 
 def test_ctrl_c_comes_once(terminal, eventually):
