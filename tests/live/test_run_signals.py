@@ -41,8 +41,12 @@ def test_sigusr1_is_ours(start_agent, build, tmp_path, eventually):
     with printed.open("wb") as stderr:
         agent = start_agent("run", "-o", tmp_path / "o", "--", build("await_signal"), stderr=stderr)
     next_fact(agent.stdout)
-    agent.send_signal(signal.SIGUSR1)
-    eventually(lambda: b" in await_signal[" in printed.read_bytes(), "the report")
+
+    def ask() -> bool:
+        agent.send_signal(signal.SIGUSR1)  # again, should it have been just before its call
+        return b" in await_signal[" in printed.read_bytes()
+
+    eventually(ask, "the report")
     agent.send_signal(signal.SIGTERM)
 
     assert next_fact(agent.stdout) == {"signal": signal.SIGTERM}
