@@ -46,7 +46,7 @@ static __always_inline bool has_errno(s64 ret, u8 bit)
 
 /*
  * When *budget* is spent, half of what was kept before, and half again after each further eighth of it: the largest burst
- * ends at two or three budgets, and every call says by how much it was thinned out.
+ * ends at three or four budgets, and every call says by how much it was thinned out.
  */
 static __always_inline u32 current_threshold(void)
 {

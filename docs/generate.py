@@ -82,7 +82,8 @@ Everything can be set by an option or by a variable. The first of these that is 
 4. the default.
 
 An empty variable counts as not set. What is wrong in an option or in a variable of ours ends the program with one line and exit status
-2. What is wrong in an `OTEL_*` variable is warned of and ignored, as OpenTelemetry's specification wants.
+2. What is wrong in an `OTEL_*` variable is warned of and ignored, as OpenTelemetry's specification wants; only an endpoint that HTTP needs `http://` or `https://`
+before, and is not there, is such an error, too: spans would go where nobody looks for them. Variables that are not here are not looked at.
 
 | written as | meaning |
 | --- | --- |

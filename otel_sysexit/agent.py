@@ -337,9 +337,8 @@ def run(config: Config, loader: Loader, argv: Sequence[str], inherited: Inherite
     command = Command(argv, inherited.environ, inherited.signal_mask)
     try:
         agent.connect(capture)
-        agent.set_root(
-            agent.processes.add_launched(command.pid, time.time_ns(), os.getpid(), inherited.environ)
-        )
+        root = agent.processes.add_launched(command.pid, time.time_ns(), os.getpid(), inherited.environ)
+        agent.set_root(root)
         capture.launch_thread(command.pid)
     except BaseException:
         command.discard()
@@ -348,6 +347,7 @@ def run(config: Config, loader: Loader, argv: Sequence[str], inherited: Inherite
     if early is not None:  # told to end before it began
         command.discard()
         return 128 + early
+    root.begin_unix_ns = time.time_ns()  # until now it waited for us
     command.release()
     _pass_signals(signals, command, agent)
     agent.start_exporters()

@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 
 from otel_sysexit.attributes import DEFAULT_ATTRIBUTES, PROCESS_COMMAND_ARGS, AttributeSelection
 from otel_sysexit.benign import BenignErrors
-from otel_sysexit.environment import parse_pairs
+from otel_sysexit.environment import check_headers, parse_headers, parse_pairs
 from otel_sysexit.errors import UsageError
 from otel_sysexit.kernel.records import STRING_LIMIT_DEFAULT
 from otel_sysexit.propagation import TraceContext, parse_trace_context
@@ -213,7 +213,7 @@ def _own_trace_context(environ: Mapping[str, str], warnings: list[str]) -> Trace
     try:
         return parse_trace_context(environ)
     except ValueError as error:
-        warnings.append(f"TRACEPARENT is ignored: {error}")
+        warnings.append(f"ignored: {error}")
         return None
 
 
@@ -261,14 +261,14 @@ def _parse_own(setting: Setting, source: str, texts: list[str]) -> Any:
 def _parse_headers(source: str, texts: list[str]) -> dict[str, str]:
     """Return headers: an option is one, so commas are its own; a variable is a list. Values are percent-decoded."""
     if not source.startswith("--"):
-        return parse_pairs(",".join(texts))
+        return parse_headers(",".join(texts))
     headers = {}
     for text in texts:
         name, is_pair, value = text.partition("=")
         if not is_pair or not name.strip():
             raise ValueError(f"{text!r} is not name=value")
         headers[name.strip()] = unquote(value.strip())
-    return headers
+    return check_headers(headers)
 
 
 def _settle_exporter(given: dict[str, Any], environ: Mapping[str, str], *, is_ours: bool) -> None:
@@ -335,7 +335,7 @@ def _settle_logs(
     is_same = "headers" in ours or not (whole or base)
     fallback = given.get("headers", {}) if is_same else {}
     variables = ["OTEL_EXPORTER_OTLP_LOGS_HEADERS", *([] if is_same else ["OTEL_EXPORTER_OTLP_HEADERS"])]
-    found = None if "headers" in ours else _look_up_otel(variables, parse_pairs, environ, warnings)
+    found = None if "headers" in ours else _look_up_otel(variables, parse_headers, environ, warnings)
     given["logs_headers"] = fallback if found is None else found
 
 

@@ -6,7 +6,6 @@ one; a line costs a few microseconds. Everything that comes from traced programs
 """
 
 import os
-import re
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import NamedTuple
@@ -15,6 +14,7 @@ import numpy as np
 
 from otel_sysexit.addresses import Addresses, Family
 from otel_sysexit.calls import Calls, Outcome
+from otel_sysexit.messages import escape
 from otel_sysexit.syscalls import Argument, Form, Kind, errno_name
 from otel_sysexit.texts import Texts
 
@@ -30,28 +30,6 @@ _RETURN_ADDRESSES = frozenset(("mmap", "mmap2", "mremap", "brk", "shmat"))
 _BITS = ("clone_flags", "flag", "flags", "mask", "oflag", "prot")
 _ADDRESSES = ("addr", "brk", "end", "new_addr", "newsp", "start", "tls")
 _SOCKET_ADDRESSES = frozenset(("addr", "umyaddr", "upeer_sockaddr", "usockaddr", "uservaddr"))
-_UNSAFE = re.compile(r"\\(?!x[0-9a-f]{2})|[^\\ -~]")
-_ESCAPES = {"\n": "\\n", "\t": "\\t", "\r": "\\r", "\\": "\\\\"}
-
-
-def escape(text: str) -> str:
-    r"""
-    Return text that is safe on any terminal: one line, no control characters, nothing invisible.
-
-    Backslash, newline, tab and carriage return are written as in C, other characters that do not print as ``\xNN`` for
-    each byte. What already reads ``\xNN`` stays: calls and identities write bytes that way that are no valid UTF-8.
-    """
-    return _UNSAFE.sub(_escape_character, text)
-
-
-def _escape_character(match: re.Match[str]) -> str:
-    character = match[0]
-    if character in _ESCAPES:
-        return _ESCAPES[character]
-    if character.isprintable():
-        return character
-    errors = "surrogateescape" if "\udc80" <= character <= "\udcff" else "surrogatepass"
-    return "".join(f"\\x{byte:02x}" for byte in character.encode("utf-8", errors))
 
 
 @lru_cache(maxsize=4096)

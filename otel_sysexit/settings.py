@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from otel_sysexit.attributes import parse_switches
 from otel_sysexit.benign import BenignErrors
-from otel_sysexit.environment import parse_boolean, parse_milliseconds_ns, parse_pairs
+from otel_sysexit.environment import parse_boolean, parse_headers, parse_milliseconds_ns
 from otel_sysexit.kernel.contextmap import DEFAULT_PATH
 from otel_sysexit.selections import (
     Durations,
@@ -184,6 +184,13 @@ def parse_file(text: str) -> str:
     return text
 
 
+def parse_pem(text: str) -> str:
+    """Return the path of a file of certificates or keys that can be read; raises ValueError."""
+    if b"-----BEGIN " not in Path(parse_file(text)).read_bytes():
+        raise ValueError(f"{text!r} is no PEM file")
+    return text
+
+
 def parse_output(text: str) -> str:
     """Return the path of a file to write; raises ValueError."""
     if text == "-":
@@ -248,17 +255,17 @@ def _otlp(name: str) -> tuple[str, str]:
 
 
 SETTINGS: Final = (
-    Setting("exporter", one_of("terminal", "otlp", "none"), "Where calls go. With an endpoint: otlp.", "KIND", "terminal", ("OTEL_TRACES_EXPORTER",), one_of("otlp", "console", "none")),
+    Setting("exporter", one_of("terminal", "otlp", "none"), "Where calls go. With an endpoint: otlp; with --output alone: none.", "KIND", "terminal", ("OTEL_TRACES_EXPORTER",), one_of("otlp", "console", "none")),
     Setting("endpoint", parse_endpoint, "Collector to send to; /v1/traces is added for HTTP.", "URL", "http://localhost:4318, gRPC: http://localhost:4317", _otlp("ENDPOINT")),
     Setting("protocol", one_of("grpc", "http/protobuf"), "OTLP's transport.", "NAME", "http/protobuf; grpc if the endpoint's port is 4317", _otlp("PROTOCOL")),
-    Setting("headers", parse_pairs, "Header to send with each request; may be repeated.", "K=V", "", _otlp("HEADERS"), is_list=True, option="header"),
+    Setting("headers", parse_headers, "Header to send with each request; may be repeated.", "K=V", "", _otlp("HEADERS"), is_list=True, option="header"),
     Setting("compression", one_of("none", "gzip"), "Of requests.", "NAME", "none", _otlp("COMPRESSION")),
     Setting("timeout_ns", parse_duration_ns, "Of an export, its retries included.", "DURATION", "10s", _otlp("TIMEOUT"), parse_milliseconds_ns, option="timeout"),
     Setting("insecure", parse_boolean, "No TLS for a gRPC endpoint without a scheme.", otel=_otlp("INSECURE")),
-    Setting("certificate", parse_file, "CA certificates to trust (PEM).", "FILE", "the system's", _otlp("CERTIFICATE")),
-    Setting("client_key", parse_file, "Private key for mutual TLS (PEM).", "FILE", "", _otlp("CLIENT_KEY")),
-    Setting("client_certificate", parse_file, "Certificate for mutual TLS (PEM).", "FILE", "", _otlp("CLIENT_CERTIFICATE")),
-    Setting("output", parse_output, "Write OTLP JSON lines to FILE.", "FILE", short="-o"),
+    Setting("certificate", parse_pem, "CA certificates to trust (PEM).", "FILE", "the system's", _otlp("CERTIFICATE")),
+    Setting("client_key", parse_pem, "Private key for mutual TLS (PEM).", "FILE", "", _otlp("CLIENT_KEY")),
+    Setting("client_certificate", parse_pem, "Certificate for mutual TLS (PEM).", "FILE", "", _otlp("CLIENT_CERTIFICATE")),
+    Setting("output", parse_output, "Write OTLP JSON lines to FILE, and no summary.", "FILE", short="-o"),
     Setting("live", parse_boolean, "Print each call as it happens, one line."),
     Setting("quiet", parse_boolean, "Print nothing at the end but errors.", short="-q"),
     Setting("syscalls", parse_selection, "Only these: names, globs, classes, '!' takes away: 'openat,read*,%net,!futex'.", "SET", "all"),
@@ -277,7 +284,7 @@ SETTINGS: Final = (
     Setting("string_limit", parse_string_limit, "Bytes of a path that are kept, 128 to 4096.", "BYTES", "256"),
     Setting("benign_errors", BenignErrors, "Failures that are no errors: ERRNO or GLOB:ERRNO.", "LIST", BENIGN_ERRORS),
     Setting("signals", parse_signals, "How calls are told: traces (a span each), logs (a record each), or both: 'traces,logs'.", "LIST", "traces"),
-    Setting("trace_structure", one_of("auto", "tree", "window", "flat"), "One trace of the command and all its processes; a trace for each process and window of time; or one for each call.", "KIND", "tree; with --max-rate, and for attach: window"),
+    Setting("trace_structure", one_of("auto", "tree", "window", "flat"), "One trace of the command and all its processes (tree); a trace for each process and window of time (window); one for each call (flat); or what fits (auto).", "KIND", "tree; with --max-rate, and for attach: window"),
     Setting("spans_per_trace", parse_spans_per_trace, "A larger tree goes on in further, linked traces.", "N", str(TREE_SPANS_MAX), commands=("run",), option="max-spans-per-trace"),
     Setting("trace_context_map", parse_context_map, f"Pinned map in which OpenTelemetry eBPF Instrumentation says which span each thread is in: calls go below it. auto: {DEFAULT_PATH}, if it is there; none: they do not.", "PATH", "auto"),
     Setting("stuck_after_ns", parse_duration_ns, "Report each call that has not returned after this long, and again at twice, four times, ...", "DURATION", "never", option="stuck-after"),

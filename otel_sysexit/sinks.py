@@ -5,6 +5,7 @@ In: batches of calls, requests of log records. Out: what became of them, by way.
 way waits for another one, but for the calls that all of them are to get.
 """
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -62,14 +63,14 @@ class Sinks:
             return make_transport(config)
 
         if "traces" not in config.signals:
-            to_logs = Exporter(str(config.logs_endpoint), make, config)
+            to_logs = Exporter(_shown(config.logs_endpoint), make, config)
             self._counting.append(to_logs)
             self._for_logs.append(to_logs)
             return
-        self._counting.append(Exporter(str(config.endpoint), make, config, signals=frozenset({"traces"})))
+        self._counting.append(Exporter(_shown(config.endpoint), make, config, signals=frozenset({"traces"})))
         if config.logs_endpoint is not None:
             signals = config.signals - {"traces"}
-            to_logs = Exporter(str(config.logs_endpoint), make, config, signals=signals, is_beside=True)
+            to_logs = Exporter(_shown(config.logs_endpoint), make, config, signals=signals, is_beside=True)
             self._beside.append(to_logs)
             self._for_logs.append(to_logs)
 
@@ -123,6 +124,11 @@ class Sinks:
     def deliveries_beside(self) -> Sequence[Delivery]:
         """Return what became of log records beside."""
         return [_delivery_of(exporter, {}) for exporter in self._beside]
+
+
+def _shown(endpoint: str | None) -> str:
+    """Return an endpoint as it may be shown to anybody: without a password."""
+    return re.sub(r"(//[^/@]*):[^/@]*@", r"\1:***@", str(endpoint))
 
 
 def _delivery_of(exporter: Exporter, unread: dict[str, int]) -> Delivery:

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from otel_sysexit.calls import Calls
 from otel_sysexit.identity import Process
-from otel_sysexit.live import escape
+from otel_sysexit.messages import escape
 from otel_sysexit.summary import KindFigures, ProcessFigures, Statistics
 from otel_sysexit.syscalls import Kind, errno_name
 

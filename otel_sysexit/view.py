@@ -10,7 +10,7 @@ from otel_sysexit.identity import Process
 from otel_sysexit.kernel.capture import Capture
 from otel_sysexit.kernel.records import Ledger
 from otel_sysexit.ledger import Account
-from otel_sysexit.messages import say, write
+from otel_sysexit.messages import escape, say, write
 from otel_sysexit.progress import Progress
 from otel_sysexit.stuck import CallInFlight
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from otel_sysexit.terminal import Summary
 
 _IN_FLIGHT_LINES_MAX = 100
+_WIDTH = 80
 _HINT = "To send this to a collector: add --endpoint http://localhost:4318"
 
 
@@ -71,8 +72,6 @@ class View:
 
     def report_in_flight(self, calls: Sequence[CallInFlight]) -> None:
         """Write a line for each of *calls*, of very many only for the first; say so when there are none."""
-        from otel_sysexit.live import escape  # noqa: PLC0415 (seldom needed)
-
         if self._progress is not None:
             self._progress.clear()
         lines = [escape(call.line()) for call in calls[:_IN_FLIGHT_LINES_MAX]]
@@ -96,6 +95,7 @@ class View:
 
             hint = "" if self._config.output else _HINT
             console = Console(stderr=True)
+            console.width = console.width or _WIDTH  # COLUMNS=0: nobody knows
             with console.capture() as captured:
                 self._summary.render(console, f"otel-sysexit: {account.line()}", hint)
             write(captured.get())  # not by rich, which ends the program when nobody reads

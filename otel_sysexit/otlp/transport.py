@@ -222,18 +222,31 @@ class HttpTransport:
         seconds = response.headers.get("Retry-After", "")
         self._retry_after = float(seconds) if seconds.isdecimal() else 0.0  # a date is left to the exporter
         self.reason = f"HTTP {response.status_code} {response.reason or ''}".strip()
-        self._response = None
         if response.status_code < 300:
-            try:
-                self._response = self._service.response.FromString(response.content)
-            except Exception:  # noqa: BLE001 (protobuf's DecodeError is not public; a receiver may answer with text)
-                self._response = self._service.response()
+            self._note_success(response)
+
+    def _note_success(self, response: Any) -> None:
+        """Take down what came with a success; a page for people is none: some other server, or a login, is in the way."""
+        sort = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+        if sort == "text/html":
+            self.reason += ", but a page for people: this is no OTLP receiver"
+            return
+        self._response = self._service.response()
+        try:
+            if sort == "application/json":  # not what was asked for, but understood
+                from google.protobuf import json_format  # noqa: PLC0415 (seldom needed)
+
+                json_format.Parse(response.content, self._response, ignore_unknown_fields=True)
+            else:
+                self._response.MergeFromString(response.content)
+        except Exception:  # noqa: BLE001 (two libraries' words for bytes that are none: a receiver may answer with text)
+            self._response.Clear()
 
     def send(self, request: Request) -> Answer:
         """Export; transient failures were retried until the timeout when this says so."""
         self._forget()
         result = self._exporter._client.export(request.body)  # noqa: SLF001 (this module's business)
-        if result.success and self._status < 300:
+        if result.success and self._response is not None:
             return _partial_success(self._response, self._service)
         status = result.status_code
         # No answer at all, in time or ever: the collector may be back soon.
@@ -269,7 +282,7 @@ def _partial_success(response: Any, service: _Service) -> Answer:
     if response is None or not response.HasField("partial_success"):
         return Answer(is_delivered=True)
     partial = response.partial_success
-    rejected = getattr(partial, service.rejected)
+    rejected = max(getattr(partial, service.rejected), 0)
     return Answer(is_delivered=True, rejected=rejected, reason=partial.error_message)
 
 

@@ -211,7 +211,7 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     monkeypatch.chdir(tmp_path)
     for name in FILES:
-        (tmp_path / name).touch()
+        (tmp_path / name).write_text("-----BEGIN CERTIFICATE-----\n")
 
 
 def test_every_setting_has_samples():

@@ -7,7 +7,10 @@ When a new release of opentelemetry-exporter-otlp moves one of these names, the 
 import inspect
 import random
 import socket
+import threading
 from collections.abc import Iterator
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import grpc
 import pytest
@@ -353,6 +356,62 @@ def test_an_export_without_time_left_may_be_tried_again(request_of_calls):
     assert (answer.is_delivered, answer.is_retryable) == (False, True)
 
 
+@pytest.mark.parametrize(
+    ("sort", "content", "is_delivered", "rejected"),
+    [
+        ("text/html; charset=utf-8", b"<html>Jaeger</html>", False, 0),
+        (
+            "application/json",
+            b'{"partialSuccess": {"rejectedSpans": "2", "errorMessage": "too old"}}',
+            True,
+            2,
+        ),
+        ("application/json", b"{}", True, 0),
+        ("text/plain", b"ok", True, 0),
+        (None, b"", True, 0),
+    ],
+)
+def test_an_answer_that_is_no_protobuf_is_read_for_what_it_is(
+    request_of_calls, sort, content, is_delivered, rejected
+):
+    """A page for people acknowledges nothing; what a receiver says in JSON counts, and any other success is one."""
+
+    class Page(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(200)
+            if sort:
+                self.send_header("Content-Type", sort)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Page) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        with Sending(f"http://127.0.0.1:{server.server_port}", "http/protobuf") as transport:
+            answer = transport.send(request_of_calls)
+        server.shutdown()
+        thread.join()
+
+    assert (answer.is_delivered, answer.is_retryable, answer.rejected) == (is_delivered, False, rejected)
+    assert is_delivered or "no OTLP receiver" in answer.reason
+
+
+def test_nobody_rejects_less_than_nothing(request_of_calls):
+    """A number below zero adds nothing to what was delivered."""
+    with (
+        Receiver("grpc", answers=[Answer(rejected=-7, message="what?")]) as receiver,
+        Sending(receiver.endpoint, "grpc") as transport,
+    ):
+        answer = transport.send(request_of_calls)
+
+    assert (answer.is_delivered, answer.rejected) == (True, 0)
+
+
 def test_an_exhausted_grpc_collector_is_final(request_of_calls):
     """RESOURCE_EXHAUSTED without word of when to come back means the request, not the moment."""
     exhausted = Answer(status=grpc.StatusCode.RESOURCE_EXHAUSTED, message="too large")
@@ -415,11 +474,11 @@ def test_a_timeout_ends_an_export(protocol, request_of_calls):
 
 def test_what_cannot_be_sent_is_final(request_of_calls):
     """A header that HTTP does not allow is not tried for ever."""
-    with (
-        Receiver("http/protobuf") as receiver,
-        Sending(receiver.endpoint, "http/protobuf", headers=["a=b%0Ac"]) as transport,
-    ):
+    with Receiver("http/protobuf") as receiver:
+        config = replace(Sending(receiver.endpoint, "http/protobuf").config, headers={"a": "b\nc"})
+        transport = make_transport(config)
         answer = transport.send(request_of_calls)
+        transport.close()
 
     assert (answer.is_delivered, answer.is_retryable) == (False, False)
     assert "header" in answer.reason
@@ -562,7 +621,7 @@ def test_a_silent_collector_does_not_hold_up_the_end(protocol, calls):
 def test_a_certificate_that_goes_away_is_said(tmp_path):
     """A file that was readable at the start and is not any more is named."""
     path = tmp_path / "authority.pem"
-    path.write_text("")
+    path.write_text("-----BEGIN CERTIFICATE-----")
     config = Sending("https://localhost:4317", "grpc", certificate=str(path)).config
     path.unlink()
 

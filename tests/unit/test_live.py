@@ -7,7 +7,8 @@ from made_calls import START_UNIX_NS, Made, make_calls
 
 from otel_sysexit.addresses import Family
 from otel_sysexit.calls import Outcome
-from otel_sysexit.live import escape, format_lines
+from otel_sysexit.live import format_lines
+from otel_sysexit.messages import escape
 from otel_sysexit.selections import kernel_table, parse_selection
 from otel_sysexit.syscalls import NUMBERS, Abi, numbers
 

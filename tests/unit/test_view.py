@@ -6,6 +6,9 @@ from made_calls import START_UNIX_NS, make_process
 from otel_sysexit import view
 from otel_sysexit.config import Config
 from otel_sysexit.identity import Thread
+from otel_sysexit.kernel.records import Ledger
+from otel_sysexit.ledger import Account
+from otel_sysexit.messages import say
 from otel_sysexit.stuck import CallInFlight
 from otel_sysexit.syscalls import Kinds
 from otel_sysexit.view import View
@@ -37,6 +40,23 @@ def test_names_cannot_draw_on_the_terminal(shown, capsys):
     shown.report_in_flight([make_call("a\x1b[2Jb\nc\u202e")])
 
     assert capsys.readouterr().err == ("otel-sysexit: read in a\\x1b[2Jb\\nc\\xe2\\x80\\xae[812] for 31 s\n")
+
+
+def test_words_of_others_cannot_either(capsys):
+    """What a collector answers, or a file is called, is one line without control characters; backslashes stay."""
+    say("https://c: evil\n\x1b[31mred \udcff \u202e über C:\\temp")
+
+    assert capsys.readouterr().err == (
+        "otel-sysexit: https://c: evil\\n\\x1b[31mred \\xff \\xe2\\x80\\xae über C:\\temp\n"
+    )
+
+
+def test_a_terminal_without_columns_has_a_summary(monkeypatch, capsys):
+    """COLUMNS=0 means that nobody knows, not that there is no room."""
+    monkeypatch.setenv("COLUMNS", "0")
+    View(Config(exporter="terminal"), "true").finish(Account([0] * len(Ledger), 0, ()))
+
+    assert "ledger: seen 0" in capsys.readouterr().err
 
 
 def test_very_many_calls_are_not_all_shown(shown, capsys):
