@@ -23,7 +23,7 @@ from otel_sysexit.command import Command, Inherited, find_executable
 from otel_sysexit.config import Config
 from otel_sysexit.containers import CgroupIndex
 from otel_sysexit.ending import TargetsLeft
-from otel_sysexit.errors import AgentError
+from otel_sysexit.errors import AgentError, UsageError
 from otel_sysexit.flat import Flat
 from otel_sysexit.gathering import BATCH_CALLS_MAX, Gathering
 from otel_sysexit.identity import Process, Thread
@@ -412,7 +412,8 @@ def attach(config: Config, targets: Targets, loader: Loader) -> int:
     That ends with a signal, or when the time is over, or when nothing can be a target any more.
 
     Raises:
-        AgentError: what was named ended meanwhile, or we cannot start.
+        UsageError: what was named ended meanwhile.
+        AgentError: we cannot start.
     """
     check_pid_namespace()
     agent = Agent(config, "")
@@ -456,7 +457,7 @@ def _follow(agent: Agent, scan: Scan) -> None:
     Make targets of what runs already.
 
     Raises:
-        AgentError: nothing does, and nothing can come.
+        UsageError: nothing does, and nothing can come.
     """
     taken = [thread for thread in take_up(scan, agent.capture) if thread.standing is Standing.TARGET]
     pids = {thread.tgid for thread in taken}
@@ -466,7 +467,7 @@ def _follow(agent: Agent, scan: Scan) -> None:
             if thread.tgid in known:
                 agent.processes.add_thread(thread.tgid, thread.tid)
     if not taken and not scan.may_grow():
-        raise AgentError("what was to be followed ended before it could be")
+        raise UsageError("what was to be followed ended before it could be")
     if not taken and not agent.is_quiet:
         say("nothing that runs matches: waiting for what does")
 

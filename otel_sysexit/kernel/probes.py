@@ -32,6 +32,9 @@ class LoadError(Exception):
         self.kind = kind
 
 
+_NO_PRIVILEGES: Final = "not permitted to use BPF: run as root (sudo), or with CAP_BPF and CAP_PERFMON"
+
+
 def check_kernel() -> None:
     """
     Find out whether this kernel and these privileges can do it at all.
@@ -46,10 +49,7 @@ def check_kernel() -> None:
         os.close(create_map(_MAP_TYPE_RINGBUF, 0, 0, os.sysconf("SC_PAGESIZE")))
     except OSError as error:
         if error.errno in (errno.EPERM, errno.EACCES):
-            raise LoadError(
-                "no-privileges",
-                "not permitted to use BPF: run as root (sudo), or with CAP_BPF and CAP_PERFMON",
-            ) from error
+            raise LoadError("no-privileges", _NO_PRIVILEGES) from error
         if error.errno == errno.ENOSYS:
             raise LoadError("no-bpf", "this kernel has no bpf(2): it needs CONFIG_BPF_SYSCALL") from error
         raise LoadError(
@@ -67,6 +67,8 @@ def has_task_btf() -> bool:
     except OSError as error:
         if error.errno in (errno.EINVAL, errno.EACCES):  # the verifier's words; what else there is may pass
             return False
+        if error.errno == errno.EPERM:  # maps take CAP_BPF, this takes the other one
+            raise LoadError("no-privileges", _NO_PRIVILEGES) from error
         raise LoadError("load", f"the kernel refuses a probe: {error.strerror}") from error
     return True
 

@@ -74,7 +74,7 @@ def test_a_zombie_is_no_target(invoke, start, eventually):
     pid = eventually(zombie, "the child")
     finished = invoke("attach", "--pid", pid, "--exporter", "none")
 
-    assert finished.returncode == 125
+    assert finished.returncode == 2
     assert finished.stderr.decode().count("\n") == 1
     assert "ended before" in finished.stderr.decode()
 
