@@ -105,6 +105,7 @@ def test_a_ctrl_c_after_the_commands_end_stops_the_delivery(start_agent, eventua
                 return not file.read().strip()
 
         eventually(is_over, "the command's end")
+        time.sleep(0.5)  # at once it may be the one that the command died of
         agent.send_signal(signal.SIGINT)
 
         assert agent.wait(timeout=20) == 5
