@@ -132,15 +132,19 @@ class Tree:
     def _fitting(self, calls: Calls, rows: npt.NDArray[np.intp]) -> int:
         """Return how many of the first calls at *rows*, no more than there is room for, fit together with the spans that they need of processes."""
         programs, firsts = np.unique(calls.program.take(rows), return_index=True)
-        room = self._room()
+        order = np.argsort(firsts)
+        room, known = self._room(), self._part.row
         newcomers: dict[Process, Process | None] = {}
-        for index in np.argsort(firsts).tolist():
-            at, before = int(firsts[index]), len(newcomers)
+        for at, program in zip(firsts.take(order).tolist(), programs.take(order).tolist(), strict=True):
+            process = calls.programs[program].process
+            if process in known or process in newcomers:
+                continue
+            before = len(newcomers)
             if at + before >= room:
                 return max(room - before, 0)
-            self._add_newcomers(calls.programs[int(programs[index])].process, newcomers)
+            self._add_newcomers(process, newcomers)
             if at + 1 + len(newcomers) > room:
-                return at
+                return int(at)
         return max(min(len(rows), room - len(newcomers)), 0)
 
     def _note_times(self, calls: Calls, rows: npt.NDArray[np.intp], of_process: npt.NDArray[np.intp]) -> None:
