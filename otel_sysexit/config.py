@@ -314,7 +314,10 @@ def _settle_logs(
             for variable in (f"OTEL_EXPORTER_OTLP_LOGS_{name}" for name in _NOT_OF_LOGS)
             if environ.get(variable)
         ]
-    if environ.get("OTEL_LOGS_EXPORTER", "").lower() == "none" and not wants_logs:
+    exporter = environ.get("OTEL_LOGS_EXPORTER", "").lower()
+    if exporter not in ("", "otlp", "console", "none"):
+        warnings.append(f"OTEL_LOGS_EXPORTER is ignored: {exporter!r} is not one of otlp, console, none")
+    if exporter == "none" and not wants_logs:
         return
     is_http = given["protocol"] == "http/protobuf"
     whole = base = None

@@ -442,6 +442,13 @@ def test_calls_as_log_records_need_an_endpoint_for_them():
         resolve("run", {"signals": "logs"}, {WHOLE_ENDPOINT: "http://d/y"})
 
 
+def test_an_exporter_of_logs_that_is_none_is_warned_of():
+    """As every variable of OpenTelemetry's is."""
+    found = resolve("run", {}, {"OTEL_LOGS_EXPORTER": "foo"})
+
+    assert list(found.warnings) == ["OTEL_LOGS_EXPORTER is ignored: 'foo' is not one of otlp, console, none"]
+
+
 def test_calls_as_log_records_go_where_log_records_go():
     """An endpoint for these alone means that a collector is sent to; what is asked for outweighs a variable against it."""
     environ = {LOGS_ENDPOINT: "http://d/z", "OTEL_LOGS_EXPORTER": "none"}
