@@ -213,7 +213,7 @@ def _own_trace_context(environ: Mapping[str, str], warnings: list[str]) -> Trace
     try:
         return parse_trace_context(environ)
     except ValueError as error:
-        warnings.append(f"ignored: {error}")
+        warnings.append(f"TRACEPARENT is ignored: {error}")
         return None
 
 

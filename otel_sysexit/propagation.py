@@ -50,7 +50,7 @@ def parse_trace_context(environ: Mapping[str, str]) -> TraceContext | None:
     found = get_current_span(TraceContextTextMapPropagator().extract(carrier)).get_span_context()
     # The propagator alone takes a line feed at the end, and anything in what versions to come may append.
     if not (found.is_valid and _FIELD.fullmatch(parent)):
-        raise ValueError(f"TRACEPARENT is no W3C trace context: {parent[:_SHOWN_MAX]!r}")
+        raise ValueError(f"no W3C trace context: {parent[:_SHOWN_MAX]!r}")
     return TraceContext(
         trace_id=found.trace_id.to_bytes(16, "big"),
         span_id=found.span_id,
