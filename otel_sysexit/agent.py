@@ -58,6 +58,8 @@ _TOTALS_SECONDS: Final = 1.0
 """How old the figures may be that windows say of calls that are not in them."""
 _STARTED_SECONDS: Final = 3.0
 """When it has started: libraries are imported, the connection is made."""
+_RELEASE_SECONDS: Final = 15.0
+"""How often after that the pages of what has not run since are given back."""
 _NEARLY_FULL: Final = 7 / 8
 """Of a ring: what cannot be delivered is given up from then on."""
 _KEPT_IN_MIND_MAX: Final = 32_768
@@ -117,7 +119,7 @@ class Agent:
         self._capture: Capture | None = None
         self._reader: Reader | None = None
         self._rate: RateKeeper | None = None
-        self._started_at = float("inf")
+        self._release_at = float("inf")
         self.gathering = Gathering(0.0 if config.live else config.schedule_delay_ns / 1e9)
         self._stuck = StuckCalls(config.stuck_after_ns, _boot_ns()) if config.stuck_after_ns else None
         self._next_look = time.monotonic() + _LOOK_SECONDS if self._stuck else float("inf")
@@ -168,7 +170,7 @@ class Agent:
 
     def loop(self, is_done: Callable[[], bool]) -> None:
         """Deliver until *is_done* or aborted."""
-        self._started_at = time.monotonic() + _STARTED_SECONDS
+        self._release_at = time.monotonic() + _STARTED_SECONDS
         while not is_done() and not self.is_aborted:
             is_look_due = self._is_report_asked or time.monotonic() >= self._next_look
             done = self._look() if is_look_due else self._round()
@@ -225,8 +227,8 @@ class Agent:
     def _round(self) -> _Round:
         """Read what is there and pass it on."""
         capture = self.capture
-        if time.monotonic() >= self._started_at:
-            self._started_at = float("inf")
+        if time.monotonic() >= self._release_at:
+            self._release_at = time.monotonic() + _RELEASE_SECONDS
             release_code()
         is_full = capture.calls.share_used() > _NEARLY_FULL or self.processes.waiting() > _KEPT_IN_MIND_MAX
         if is_full and self._sinks.is_stalled():

@@ -2,7 +2,7 @@
 How the C library and the kernel go about our memory.
 
 What is freed goes back to the kernel at once by default, and comes back page by page, each a fault: a batch is some megabytes, many times a second.
-What code was needed to start stays resident by default, though most of it never runs again.
+What code and constants were ever needed stay resident by default, though most of them never are again.
 """
 
 import ctypes
@@ -35,7 +35,7 @@ def keep_freed_memory() -> None:
 
 def release_code() -> None:
     """
-    Give back the pages of programs and libraries; those that still run come back from the page cache, one fault for many.
+    Give back the pages of programs and libraries; what still runs comes back from the page cache, one fault for many.
 
     Where the kernel does not say what is mapped, nothing happens.
     """
@@ -43,7 +43,7 @@ def release_code() -> None:
     madvise.argtypes = ctypes.c_size_t, ctypes.c_size_t, ctypes.c_int
     for mapping in _mappings():
         # Of a file, and no page another than the file's, as a debugger's breakpoint would make it.
-        if mapping.perms == "r-xp" and mapping.path.startswith("/") and not mapping.anonymous:
+        if mapping.perms in ("r-xp", "r--p") and mapping.path.startswith("/") and not mapping.anonymous:
             begin, end = (int(address, 16) for address in mapping.addr.split("-"))
             madvise(begin, end - begin, _MADV_DONTNEED)
 
