@@ -163,8 +163,6 @@ def run_on(name: str, guest: machine.Guest, words: list[str]) -> Result:
         result.failures.append(f"no result:\n{error}")
         return result
     (logs / name).write_text(outcome.output)
-    if outcome.death:
-        print(f"kernels: {name}: started again, as the first machine died: {outcome.death}", flush=True)
     result.release = outcome.output.partition("\n")[0]
     result.seconds = outcome.seconds
     if outcome.report:

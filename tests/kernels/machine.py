@@ -65,12 +65,10 @@ class Outcome:
 
     status: int
     output: str
-    """What it printed; behind it what the console of a first machine said that died."""
+    """What it printed."""
     report: bytes
     """What the script left in /run/report; empty if nothing."""
     seconds: float
-    death: str
-    """Why it is the second machine's; "": it is not."""
 
 
 def run(guest: Guest, script: str, deadline_s: float) -> Outcome:
@@ -85,32 +83,13 @@ def run(guest: Guest, script: str, deadline_s: float) -> Outcome:
         folder = Path(name)
         (folder / "initrd").write_bytes(initramfs(guest, script))
         _boot(guest, folder, deadline_s)
-        death = _death(folder)
-        first_console = (folder / "console").read_text(errors="replace") if death else ""
-        if death:
-            _boot(guest, folder, deadline_s)
         words = (folder / "status").read_text().split()
         console = (folder / "console").read_text(errors="replace")
         output = (folder / "output").read_text(errors="replace")
         if len(words) != 2:
             raise BootError(f"{output[-3000:]}\n{console[-2000:]}".strip())
         report = (folder / "report").read_bytes()
-        return Outcome(int(words[1]), output + first_console, report, time.monotonic() - began, death)
-
-
-def _death(folder: Path) -> str:
-    """
-    Return why the machine deserves a second chance; "" if it does not.
-
-    One boot in some dozens dies, at once or later, in code that the kernel patches while another processor runs it: of an opcode that is none, or
-    since two processors wait for each other for ever. That is emulation's, not the kernel's, and nothing that we could do to one.
-    """
-    words = (folder / "status").read_text().split()
-    if not words:
-        return "its first program did not begin"
-    console = (folder / "console").read_text(errors="replace")
-    panic = re.search(r"(invalid opcode|int3|soft lockup)[\s\S]*(Kernel panic[^\n]*)", console)
-    return panic[2] if panic and len(words) < 2 else ""
+        return Outcome(int(words[1]), output, report, time.monotonic() - began)
 
 
 def _boot(guest: Guest, folder: Path, deadline_s: float) -> None:
