@@ -42,7 +42,9 @@ done
 
 busybox cp /command run/command
 busybox echo started >dev/port-status
-busybox chroot /new /bin/bash /run/command <dev/null >dev/port-output 2>&1
+# As every host's first program does: paths end where /proc has them end.
+busybox mount --move . /
+busybox chroot . /bin/bash /run/command <dev/null >dev/port-output 2>&1
 status=$?
 if [ -f run/report ]; then busybox cat run/report >dev/port-report; fi
 busybox echo "$status" >dev/port-status
