@@ -337,9 +337,8 @@ class Windows:
     def tick(self, now_unix_ns: int, totals: Totals) -> None:
         """Close the windows that are old enough."""
         self._totals = totals
-        if (
-            now_unix_ns < self._ticked_unix_ns
-        ):  # the clock was set back: what is open opened now at the latest
+        # Where the clock was set back, what is open opened now at the latest.
+        if now_unix_ns < self._ticked_unix_ns:
             self._by_age = [
                 (min(opened, now_unix_ns), number, window) for opened, number, window in self._by_age
             ]

@@ -154,15 +154,16 @@ class Exporter:
     def add(self, batch: Batch) -> None:
         """Queue *batch*; never blocks."""
         with self._changed:
-            if self._is_beside and self._waiting + len(batch) > QUEUE_BESIDE_CALLS_MAX:
-                self.log_records.lose(len(batch.calls), _QUEUE_FULL)
-                return
-            if "traces" not in self._signals or self._waiting > QUEUE_SPANS_MAX:
-                if "traces" in self._signals:
-                    self.other_spans.lose(len(batch.spans), _QUEUE_FULL)
+            if "traces" not in self._signals:
                 batch = replace(batch, spans=Spans())
-                if not len(batch):
-                    return
+            elif self._waiting > QUEUE_SPANS_MAX:
+                self.other_spans.lose(len(batch.spans), _QUEUE_FULL)
+                batch = replace(batch, spans=Spans())
+            if not len(batch):
+                return
+            if self._is_beside and self._waiting + len(batch) > QUEUE_BESIDE_CALLS_MAX:
+                self.log_records.lose(len(batch), _QUEUE_FULL)
+                return
             if not self._queue and not self._is_busy:
                 self._delivered_at = time.monotonic()  # until now there was nothing to deliver
             self._queue.append(batch)

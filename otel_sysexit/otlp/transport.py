@@ -183,9 +183,8 @@ class HttpTransport:
             """Notes each answer: the exporter looks into none of them, and forgets the error when it gives up."""
 
             def request(self, *args: Any, **kwargs: Any) -> requests.Response:
-                if (
-                    not kwargs.get("timeout", 1) > 0
-                ):  # the exporter's pause lasted to the end: urllib3 wants some time
+                # The exporter's last pause lasted to the end of its time, of which urllib3 wants some.
+                if not kwargs.get("timeout", 1) > 0:
                     raise requests.Timeout
                 try:
                     # Said with the request, or REQUESTS_CA_BUNDLE would count for more than our option.
@@ -212,13 +211,11 @@ class HttpTransport:
     def _forget(self) -> None:
         """Begin anew: nothing was answered."""
         self._response: Any = None
-        self._status = 0
         self._retry_after = 0.0
         self.reason = "no answer"
 
     def note(self, response: Any) -> None:
         """Take down what the collector said."""
-        self._status = response.status_code
         seconds = response.headers.get("Retry-After", "")
         self._retry_after = float(seconds) if seconds.isdecimal() else 0.0  # a date is left to the exporter
         self.reason = f"HTTP {response.status_code} {response.reason or ''}".strip()
