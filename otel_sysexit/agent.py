@@ -9,6 +9,7 @@ import os
 import select
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -68,6 +69,8 @@ _EAGER_PROCESSES_MAX: Final = 256
 """As many processes are looked up in /proc before anything is read."""
 _INITIAL_PID_NAMESPACE: Final = 0xEFFFFFFC
 _SECOND_SIGNAL_SECONDS: Final = 0.2
+_LEAVE_SECONDS: Final = 5.0
+"""More than ending at once takes."""
 _INTERRUPTED: Final = 128 + signal.SIGINT
 
 
@@ -367,6 +370,7 @@ def _pass_signals(signals: Signals, command: Command, agent: Agent) -> None:
             command.send_signal(number)
         # A first one that the command died of is no word on what is to be delivered.
         if number == signal.SIGINT and (repeat.is_second() or command.has_ended_for(_SECOND_SIGNAL_SECONDS)):
+            _leave_in_any_case(lambda: command.send_signal(signal.SIGKILL))
             agent.abort()
 
     signals.watch(handle)
@@ -391,6 +395,18 @@ def _see_to_the_end(command: Command, agent: Agent) -> int:
     except Exception as error:  # noqa: BLE001 (as above)
         explain_bug(error)
     return status
+
+
+def _leave_in_any_case(last: Callable[[], None] = lambda: None) -> None:
+    """End soon, with *last* done before, also where we wait for somebody to read what we write."""
+
+    def leave() -> None:
+        last()
+        os._exit(_INTERRUPTED)
+
+    timer = threading.Timer(_LEAVE_SECONDS, leave)
+    timer.daemon = True
+    timer.start()
 
 
 class _Repeat:
@@ -437,6 +453,7 @@ def attach(config: Config, targets: Targets, loader: Loader) -> int:
         if number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
             stops.append(number)
             if repeat.is_second():
+                _leave_in_any_case()
                 agent.abort()
 
     signals.watch(handle)

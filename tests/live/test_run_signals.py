@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from otel_sysexit.procfs import is_running
+
 SENT = [signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGUSR2]
 
 
@@ -151,6 +153,23 @@ def test_ctrl_c_loses_nothing(start_agent, tmp_path, attempt):
 
     assert agent.wait(timeout=60) == 128 + signal.SIGINT
     assert "undelivered 0;" in printed.read_text()
+
+
+def test_a_second_ctrl_c_ends_who_waits_for_a_reader(start_agent, eventually):
+    """A terminal that is stopped, or a pipe that nobody reads, holds us up no longer than a few seconds."""
+    unread, stderr = os.pipe()
+    agent = start_agent("run", "--live", "--", sys.executable, "-c", BUSY, stderr=stderr)
+    agent.stdout.readline()
+    pid = int(Path(f"/proc/{agent.pid}/task/{agent.pid}/children").read_text())
+    time.sleep(1)  # the pipe is full by then
+    agent.send_signal(signal.SIGINT)
+    time.sleep(0.5)
+    agent.send_signal(signal.SIGINT)
+
+    assert agent.wait(timeout=30) in (128 + signal.SIGINT, 128 + signal.SIGKILL)
+    eventually(lambda: not is_running(pid), "the command's end")
+    os.close(unread)
+    os.close(stderr)
 
 
 def test_ctrl_c_comes_once(terminal, eventually):
