@@ -157,39 +157,61 @@ static __always_inline void emit_argv(u64 argv, u64 mm, struct slot *slot)
 }
 #endif
 
-#define EXECS_AT_ONCE_MAX 64
+#define EXECS_AT_ONCE_MAX 256
 
+/*
+ * What is found out of an exec before anything is decided. In memory, whose contents a verifier does not follow: it goes
+ * through a long loop once for each state in which it comes there, and through what follows once for each end of it.
+ */
+struct exec_scratch {
+	struct path_scratch path;	/* of the file that became the program, as readlink on /proc/PID/exe has it */
+	u32 is_selected;
+	u32 is_excluded;
+};
 /* By tid: here we may be preempted. */
-BPF_HASH(exec_paths, u32, struct path_scratch, EXECS_AT_ONCE_MAX);
-BPF_ARRAY(no_path, struct path_scratch, 1);
+BPF_HASH(exec_scratches, u32, struct exec_scratch, EXECS_AT_ONCE_MAX);
+BPF_ARRAY(no_exec, struct exec_scratch, 1);
 
-/* The file that became the program by its path, as readlink on /proc/PID/exe has it; by its name alone where that is longer than what is kept. */
-static __always_inline void emit_executable(struct slot *slot, u64 mm)
+static __always_inline void look_at_exec(struct candidate *who)
 {
-	u64 file = 0, dentry = 0, mount = 0, name = 0, at;
-	u32 tid = slot->tid, zero = 0;
-	struct path_scratch *path = NULL, *fresh = no_path.lookup(&zero);
+	u64 mm = 0, file = 0, dentry = 0, mount = 0;
+	u32 tid = who->tid, zero = 0;
+	struct exec_scratch *scratch, *fresh = no_exec.lookup(&zero);
 
+	if (fresh)
+		exec_scratches.update(&tid, fresh);
+	scratch = exec_scratches.lookup(&tid);
+	if (!scratch) {	/* too many at one moment */
+		count_atomically(LEDGER_THREADS_UNFOLLOWED);
+		return;
+	}
+	READ(mm, who->task, TASK_STRUCT_MM);
 	READ(file, mm, MM_STRUCT_EXE_FILE);
 	READ(dentry, file, FILE_F_PATH_DENTRY);
 	READ(mount, file, FILE_F_PATH_MNT);
+	write_path(&scratch->path, dentry, mount);
+	scratch->is_selected = is_selected(who);
+	scratch->is_excluded = is_excluded(who);
+}
+
+/* The file that became the program: its path, or its name alone where that is longer than what is kept. */
+static __always_inline void emit_executable(struct slot *slot, struct exec_scratch *scratch, u64 mm)
+{
+	u64 file = 0, dentry = 0, name = 0, at;
+
+	READ(file, mm, MM_STRUCT_EXE_FILE);
+	READ(dentry, file, FILE_F_PATH_DENTRY);
 	READ(name, dentry, DENTRY_D_NAME_NAME);
-	if (fresh && !exec_paths.update(&tid, fresh))
-		path = exec_paths.lookup(&tid);
-	if (path) {
-		write_path(path, dentry, mount);
-		if (path->is_whole && PATH_ROOM - 1 - path->start <= STRING_LIMIT) {
-			at = path->start;
-			asm volatile("%0 &= 4095" : "+r"(at));
-			name = (u64)(path->text + at);
-		}
+	if (scratch && scratch->path.is_whole && PATH_ROOM - 1 - scratch->path.start <= STRING_LIMIT) {
+		at = scratch->path.start;
+		asm volatile("%0 &= 4095" : "+r"(at));
+		name = (u64)(scratch->path.text + at);
 	}
 	emit_exec_string(name, false, STRING_EXECUTABLE, slot);
-	exec_paths.delete(&tid);
 }
 
 /* What was executed, and as what: strings named by the slot for the call and by the record for the process. */
-static __always_inline void emit_exec_strings(struct slot *slot, u64 task, u64 filename)
+static __always_inline void emit_exec_strings(struct slot *slot, struct exec_scratch *scratch, u64 task, u64 filename)
 {
 	u64 mm = 0, argv = 0;
 
@@ -203,7 +225,7 @@ static __always_inline void emit_exec_strings(struct slot *slot, u64 task, u64 f
 #ifdef COMMAND_ARGS
 	emit_argv(argv, mm, slot);
 #endif
-	emit_executable(slot, mm);
+	emit_executable(slot, scratch, mm);
 }
 
 /* A call in flight by which its thread stopped being a target. */
@@ -277,34 +299,47 @@ static __always_inline u64 exec_filename(struct exec_context *ctx)
 }
 #endif
 
-int on_sched_process_exec(struct exec_context *ctx)
+static __always_inline void follow_exec(struct candidate *who, struct exec_context *ctx)
 {
-	u64 pid_tgid = bpf_get_current_pid_tgid();
-	u32 old_tid = context_old_tid(ctx);
-	struct candidate who = { .task = bpf_get_current_task(), .tgid = pid_tgid >> 32, .tid = (u32)pid_tgid };
-	struct judgement now;
+	u32 tid = who->tid, old_tid = context_old_tid(ctx);
+	struct exec_scratch *scratch = exec_scratches.lookup(&tid);
+	struct judgement now = {};
 	struct task_record *record;
 	struct slot *slot;
 
-	who.comm = who.task + TASK_STRUCT_COMM;
-	now = judge(&who);
-	slot = old_tid == who.tid ? find_slot(who.tid) : move_slot(old_tid, who.tid);
+	if (scratch) {
+		now.is_selected = scratch->is_selected;
+		now.is_excluded = scratch->is_excluded;
+	}
+	slot = old_tid == tid ? find_slot(tid) : move_slot(old_tid, tid);
 	if (slot && slot->state == SLOT_LAUNCHING)	/* the command begins, whether or not its execve is in the set */
 		slot->state = SLOT_NORMAL;
-	slot = judge_again(slot, &who, &now);
-	if (old_tid != who.tid)
+	slot = judge_again(slot, who, &now);
+	if (old_tid != tid)
 		forget_tid(old_tid);
 	if (!slot || !is_told(slot))	/* filter: not a target */
-		return DONE;
+		return;
 	slot->has_execed = 1;
-	emit_exec_strings(slot, who.task, exec_filename(ctx));
-	record = reserve_task(TASK_EXEC, who.task);
+	emit_exec_strings(slot, scratch, who->task, exec_filename(ctx));
+	record = reserve_task(TASK_EXEC, who->task);
 	if (!record)	/* dropped: counted there */
-		return DONE;
+		return;
 	record->previous_tid = old_tid;
 	record->string_seq = slot->string_seq;
 	record->string_cpu = slot->string_cpu;
 	tasks.ringbuf_submit(record, BPF_RB_NO_WAKEUP);
+}
+
+int on_sched_process_exec(struct exec_context *ctx)
+{
+	u64 pid_tgid = bpf_get_current_pid_tgid();
+	struct candidate who = { .task = bpf_get_current_task(), .tgid = pid_tgid >> 32, .tid = (u32)pid_tgid };
+	u32 tid = who.tid;
+
+	who.comm = who.task + TASK_STRUCT_COMM;
+	look_at_exec(&who);
+	follow_exec(&who, ctx);
+	exec_scratches.delete(&tid);
 	return DONE;
 }
 

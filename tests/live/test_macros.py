@@ -98,7 +98,8 @@ def target_requests() -> Iterator[Request]:
     """Yield every set of properties to choose by, followed or not, and every set to leave out by beside the extremes of those."""
     chosen = list(properties("SELECT", "EXE_GLOBS"))
     sets = [["-DSELECT_ALL"], *chosen, *([*one, "-DNO_FOLLOW"] for one in chosen)]
-    extremes = ([], ["-DSELECT_ALL"], [*chosen[-1], "-DNO_FOLLOW"])
+    # Patterns alone: with nothing before them, nothing shortens the loops that compare them.
+    extremes = ([], ["-DSELECT_ALL"], ["-DEXE_GLOBS=2"], [*chosen[-1], "-DNO_FOLLOW"])
     sets += [
         [*one, *excluded] for excluded in properties("EXCLUDE", "EXE_GLOBS_EXCLUDED") for one in extremes
     ]
@@ -145,9 +146,10 @@ def largest_requests() -> Iterator[Request]:
         keep_slow=(BY_CALL,),
         has_max_rate=(True,),
         current_spans_fd=(0,),
-        selection=tuple(
-            Selection([*macros, *excluded])
-            for macros in (["-DSELECT_ALL"], list(properties("SELECT", "EXE_GLOBS"))[-1])
+        selection=(
+            Selection(["-DSELECT_ALL", *excluded]),
+            Selection([*list(properties("SELECT", "EXE_GLOBS"))[-1], *excluded]),
+            Selection(["-DEXE_GLOBS=2", "-DEXE_GLOBS_EXCLUDED=2"]),
         ),
     )
 
