@@ -202,7 +202,7 @@ enum ledger {
 	/* Outside the equation. */
 	LEDGER_UNPAIRED_START = 10,	/* the child's return from fork, clone, vfork */
 	LEDGER_UNPAIRED_ATTACH = 11,	/* the call in progress when we came */
-	LEDGER_THREADS_UNFOLLOWED = 12,	/* there was no slot for a thread that was born */
+	LEDGER_THREADS_UNFOLLOWED = 12,	/* there was no slot for a thread that was born, no room to look at an exec */
 	LEDGER_STRINGS_DROPPED = 13,	/* the call is there, its text is not */
 	LEDGER_STRINGS_UNREADABLE = 14,	/* the memory was not there: EFAULT */
 	LEDGER_TASKS_DROPPED = 15,	/* a start, exec, rename or end is unknown */
