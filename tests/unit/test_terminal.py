@@ -291,6 +291,14 @@ def test_names_cannot_command_the_terminal() -> None:
     assert text.strip().startswith("\\x1b[2J[bold]")
 
 
+class Terminal(io.StringIO):
+    """What is written on a terminal."""
+
+    def isatty(self) -> bool:
+        """Say that it is one."""
+        return True
+
+
 def colours(monkeypatch: pytest.MonkeyPatch, no_color: str | None, *, is_terminal: bool) -> bool:
     """Return whether a summary has colours."""
     monkeypatch.setenv("TERM", "xterm-256color")
@@ -298,8 +306,7 @@ def colours(monkeypatch: pytest.MonkeyPatch, no_color: str | None, *, is_termina
         monkeypatch.delenv(name, raising=False)
     if no_color is not None:
         monkeypatch.setenv("NO_COLOR", no_color)
-    stream = io.StringIO()
-    stream.isatty = lambda: is_terminal  # type: ignore[method-assign]
+    stream = Terminal() if is_terminal else io.StringIO()
     run = Summary("x")
     run.add(batch([5], ret=-2, outcome=Outcome.FAILED))
     run.render(Console(file=stream, width=80), LEDGER, HINT)
