@@ -119,8 +119,14 @@ def _lives_table(storms: Sequence[Storm]) -> Table:
         (storm.processes, *map(min, zip(*storm.birth_and_end_cpu_seconds, strict=True))) for storm in storms
     )
     rows: list[list[Cell]] = [
-        [count, *((us - base) * 1e6 / (count - few[0]) for us, base in zip(cpu, few[1:], strict=True))]
-        for count, *cpu in many
+        [
+            count,
+            *(
+                (seconds - of_few) * 1e6 / (count - few[0])
+                for seconds, of_few in zip(cpu_seconds, few[1:], strict=True)
+            ),
+        ]
+        for count, *cpu_seconds in many
     ]
     return Table({"processes": ",.0f", "µs of CPU a birth": ",.0f", "an end": ",.0f"}, rows)
 
