@@ -97,6 +97,8 @@ def _find_headers(maps_path: str) -> list[int]:
             maps = file.read(_MAPS_BYTES_MAX)
     except OSError:
         return []
+    if _SIGNATURE not in maps:  # nearly all; the pattern takes longer than the kernel takes to write the file
+        return []
     return [int(found[1], 16) for found in islice(_MAPPING.finditer(maps), _MAPPINGS_MAX)]
 
 
