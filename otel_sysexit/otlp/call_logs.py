@@ -20,7 +20,7 @@ from otel_sysexit import attributes as names
 from otel_sysexit.calls import Calls, Outcome
 from otel_sysexit.identity import Value
 from otel_sysexit.otlp.columns import ATTRIBUTE_COLUMNS, TEXTS, prepare_calls
-from otel_sysexit.otlp.layout import Heads, lay_out
+from otel_sysexit.otlp.layout import Bodies, Heads, lay_out
 from otel_sysexit.otlp.request import REQUEST_BYTES_MAX, Request, Signal
 from otel_sysexit.otlp.resources import DEFAULT_RULES, ResourceRules, key_value
 from otel_sysexit.otlp.shapes import Shape, Text
@@ -89,20 +89,16 @@ class CallLogEncoder:
     def encode(
         self, calls: Calls, placement: Placement, bytes_max: int = REQUEST_BYTES_MAX
     ) -> Iterator[Request]:
-        """Yield requests of about *bytes_max* bytes at most."""
+        """Return requests of about *bytes_max* bytes at most; they need nothing any more of what they were made of."""
         if not len(calls):
-            return
+            return iter(())
         ours = prepare_calls(
             calls, placement, self._stamps, lambda shape: self._make_stamp(shape, calls), _SLOTS
         )
         heads = self._heads.of(ours.images)
         layout = lay_out(self._stamps.parts.get(heads), ours.messages, len(heads), ours.program, bytes_max)
         ours.write(layout.out, layout.at, layout.ends, self._beginning.block, _COLUMNS)
-        for body, first, end in layout.cut():
-            if self._has_spans:
-                yield Request(body, Signal.LOGS, log_records=end - first)
-            else:
-                yield Request(body, Signal.LOGS, calls=end - first)
+        return _requests(layout.bodies(), has_spans=self._has_spans)
 
     def _make_stamp(self, shape: Shape, calls: Calls) -> Stamp:
         """Serialize one record of *shape* with marks where calls differ."""
@@ -124,6 +120,15 @@ class CallLogEncoder:
         marks = template.marks | {BEGINNING: Mark(beginning, len(beginning))}
         message = beginning + record.SerializeToString()
         return Stamp(message, marks, _COLUMNS, template.texts, tuple(_SLOTS))
+
+
+def _requests(bodies: Bodies, *, has_spans: bool) -> Iterator[Request]:
+    """Yield a request for each body, whose records are counted as calls if nothing else tells of these."""
+    for body, first, end in bodies:
+        if has_spans:
+            yield Request(body, Signal.LOGS, log_records=end - first)
+        else:
+            yield Request(body, Signal.LOGS, calls=end - first)
 
 
 def _severity(shape: Shape) -> int:

@@ -9,6 +9,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Final
 
 from otel_sysexit.calls import Calls
@@ -94,11 +95,17 @@ class BatchEncoder:
         self._bytes_max = bytes_max
 
     def encode(self, batch: Batch) -> Iterator[Request]:
-        """Yield the requests of *batch*."""
+        """Return the requests of *batch*, of which no more is kept alive than is needed still: sending takes its time, and a batch megabytes."""
+        spans: Iterator[Request] = iter(())
         if self._spans is not None:
-            yield from self._spans.encode(batch.calls, batch.placement, batch.spans, self._bytes_max)
-        if self._logs is not None:
-            yield from self._logs.encode(batch.calls, batch.placement, self._bytes_max)
+            spans = self._spans.encode(batch.calls, batch.placement, batch.spans, self._bytes_max)
+        return spans if self._logs is None else chain(spans, self._encode_logs(self._logs, batch))
+
+    def _encode_logs(self, logs: CallLogEncoder, batch: Batch) -> Iterator[Request]:
+        """Encode when the first request is asked for, and yield them."""
+        requests = logs.encode(batch.calls, batch.placement, self._bytes_max)
+        del batch
+        yield from requests
 
 
 class Exporter:
@@ -254,23 +261,28 @@ class Exporter:
                 item = self._queue.popleft()
                 self._is_busy = True
                 self._begin(item)
+            waiting, log_records = (len(item), 0) if isinstance(item, Batch) else (0, item.log_records)
             try:
-                for request in (item,) if isinstance(item, Request) else encoder.encode(item):
-                    if self._transport is None:
-                        self._count(request, Answer(is_delivered=False, reason=reason))
-                    else:
-                        self._count(request, self._send(self._transport, request))
+                requests = iter((item,)) if isinstance(item, Request) else encoder.encode(item)
+                del item
+                self._send_all(requests, reason)
             except Exception as error:  # noqa: BLE001 (a bug of ours must not end delivery)
                 bug = f"internal error: {type(error).__name__}: {error}"
             finally:
                 with self._changed:
                     self._lose_unsent(bug)
                     self._is_busy = False
-                    if isinstance(item, Batch):
-                        self._waiting -= len(item)
-                    else:
-                        self._waiting_log_records -= item.log_records
+                    self._waiting -= waiting
+                    self._waiting_log_records -= log_records
                     self._changed.notify_all()
+
+    def _send_all(self, requests: Iterator[Request], reason: str) -> None:
+        """Send them, and count what became of them; *reason*: why they cannot be sent, if they cannot."""
+        for request in requests:
+            if self._transport is None:
+                self._count(request, Answer(is_delivered=False, reason=reason))
+            else:
+                self._count(request, self._send(self._transport, request))
 
     def _send(self, transport: Transport, request: Request) -> Answer:
         """Send until delivered, refused for good, or out of time."""

@@ -8,7 +8,7 @@ written by numpy, so that a program costs no more than a message does.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeAlias
 from weakref import finalize
 
 import numpy as np
@@ -69,17 +69,24 @@ class Layout:
     """i8[n]: where each message begins in *out*."""
     ends: npt.NDArray[np.int64]
     """i8[s, n]: where each of its parts ends in *out*."""
-    bodies: npt.NDArray[np.int64]
+    bodies_at: npt.NDArray[np.int64]
     """i8[r + 1]: where each body begins in *out*, and where the last one ends."""
     firsts: npt.NDArray[np.intp]
     """intp[r + 1]: the first message of each body; n."""
 
-    def cut(self) -> Iterator[tuple[bytes, int, int]]:
-        """Yield each body, once everything is written to *out*, the index of its first message, and of the one after its last."""
-        out = memoryview(self.out)
-        bodies, firsts = self.bodies.tolist(), self.firsts.tolist()
-        for at in range(len(firsts) - 1):
-            yield out[bodies[at] : bodies[at + 1]].tobytes(), firsts[at], firsts[at + 1]
+    def bodies(self) -> "Bodies":
+        """Return the bodies, once everything is written to *out*."""
+        return _cut_bodies(memoryview(self.out), self.bodies_at.tolist(), self.firsts.tolist())
+
+
+Bodies: TypeAlias = Iterator[tuple[bytes, int, int]]
+"""Each body, the index of its first message, and of the one after its last."""
+
+
+def _cut_bodies(out: memoryview, bodies_at: Sequence[int], firsts: Sequence[int]) -> Bodies:
+    """Yield what `Layout.bodies` returns; of the layout nothing else is kept alive, as sending takes its time."""
+    for at in range(len(firsts) - 1):
+        yield out[bodies_at[at] : bodies_at[at + 1]].tobytes(), firsts[at], firsts[at + 1]
 
 
 def lay_out(

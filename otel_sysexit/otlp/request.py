@@ -4,7 +4,7 @@ import enum
 from dataclasses import dataclass
 from typing import Final
 
-REQUEST_BYTES_MAX: Final = 1 << 20
+REQUEST_BYTES_MAX: Final = 512 << 10
 """Size of a request, but for its last process's Resource: well below the 4 MiB that gRPC servers accept by default."""
 
 

@@ -16,7 +16,7 @@ from opentelemetry.proto.trace.v1 import trace_pb2
 from otel_sysexit.calls import Calls, Outcome
 from otel_sysexit.identity import Image, Value
 from otel_sysexit.otlp.columns import ATTRIBUTE_COLUMNS, TEXTS, PreparedCalls, prepare_calls
-from otel_sysexit.otlp.layout import Heads, lay_out
+from otel_sysexit.otlp.layout import Bodies, Heads, lay_out
 from otel_sysexit.otlp.other_spans import OtherSpans, span_flags
 from otel_sysexit.otlp.request import REQUEST_BYTES_MAX, Request
 from otel_sysexit.otlp.resources import DEFAULT_RULES, ResourceRules, key_value
@@ -70,9 +70,9 @@ class SpanEncoder:
     def encode(
         self, calls: Calls, placement: Placement, spans: Spans, bytes_max: int = REQUEST_BYTES_MAX
     ) -> Iterator[Request]:
-        """Yield requests of about *bytes_max* bytes at most."""
+        """Return requests of about *bytes_max* bytes at most; they need nothing any more of what they were made of."""
         if not len(calls) and not len(spans):
-            return
+            return iter(())
         ours = prepare_calls(
             calls, placement, self._stamps, lambda shape: self._make_stamp(shape, calls), _SLOTS
         )
@@ -84,10 +84,7 @@ class SpanEncoder:
         at, ends = layout.at[order.calls], layout.ends[:, order.calls]
         ours.write(layout.out, at, ends, self._beginning.block, _COLUMNS)
         others.write(layout.out, layout.at[order.spans], order.span)
-        for body, first, end in layout.cut():
-            spans_before, spans_until = np.searchsorted(order.spans, (first, end)).tolist()
-            count = spans_until - spans_before
-            yield Request(body, calls=end - first - count, spans=count)
+        return _requests(layout.bodies(), order.spans)
 
     def _make_stamp(self, shape: Shape, calls: Calls) -> Stamp:
         """Serialize one span of *shape* with marks where calls differ."""
@@ -114,6 +111,14 @@ class SpanEncoder:
         if shape.threshold_length:
             marks["threshold"] = Mark(span.trace_state.encode(), shape.threshold_length)
         return Stamp(beginning + span.SerializeToString(), marks, _COLUMNS, template.texts, tuple(_SLOTS))
+
+
+def _requests(bodies: Bodies, spans: npt.NDArray[np.intp]) -> Iterator[Request]:
+    """Yield a request for each body; *spans*, intp[k]: which of all messages are no calls."""
+    for body, first, end in bodies:
+        spans_before, spans_until = np.searchsorted(spans, (first, end)).tolist()
+        count = spans_until - spans_before
+        yield Request(body, calls=end - first - count, spans=count)
 
 
 class _Order(NamedTuple):

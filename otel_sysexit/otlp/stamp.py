@@ -25,15 +25,12 @@ LENGTH_WIDTH: Final = 4
 
 _LOW_BITS: Final = 56
 """Of a number, those in the first eight bytes of its varint."""
+_LOW: Final = np.uint64((1 << _LOW_BITS) - 1)
 _SPREADS: Final = tuple(
-    (np.uint64(low), np.uint64(high), np.uint64(shift))
-    for low, high, shift in (
-        (0x0000_0000_0FFF_FFFF, 0x00FF_FFFF_F000_0000, 4),
-        (0x0000_3FFF_0000_3FFF, 0x0FFF_C000_0FFF_C000, 2),
-        (0x007F_007F_007F_007F, 0x3F80_3F80_3F80_3F80, 1),
-    )
+    (np.uint64(moves), np.uint64((1 << shift) - 1))
+    for moves, shift in ((0x00FF_FFFF_F000_0000, 4), (0x0FFF_C000_0FFF_C000, 2), (0x3F80_3F80_3F80_3F80, 1))
 )
-"""Steps that make room for a bit after every seventh: what stays, what moves, by how much."""
+"""Steps that make room for a bit after every seventh: what moves, and the times itself that it is to grow by, which shifts it."""
 _GOES_ON: Final = 0x8080_8080_8080_8080
 """That another byte follows, in each of eight bytes."""
 _WHOLE: Final = np.dtype([("low", "<u8"), ("high", "<u2")])
@@ -70,14 +67,17 @@ def encode_varints(values: npt.NDArray[Any], width: int) -> npt.NDArray[np.uint8
     Negative numbers are their two's complement, as protobuf's int64 wants; they need all 10 bytes.
     """
     bits = values.astype(np.uint64) if values.dtype != np.int64 else values.view(np.uint64)
-    low = bits
-    for stays, moves, shift in _SPREADS:
-        low = low & stays | (low & moves) << shift
+    low = bits & _LOW
+    for moves, times in _SPREADS:
+        moved = low & moves
+        moved *= times
+        low += moved
     if width < VARINT_WIDTH:
         low |= np.uint64(_GOES_ON ^ 0x80 << 8 * (width - 1))
         return low.astype("<u8", copy=False).view(np.uint8).reshape(-1, 8)[:, :width]
     out = np.empty(len(bits), _WHOLE)
-    out["low"] = low | np.uint64(_GOES_ON)
+    low |= np.uint64(_GOES_ON)
+    out["low"] = low
     high = (bits >> np.uint64(_LOW_BITS)).astype(np.uint16)
     out["high"] = high & np.uint16(0x7F) | np.uint16(0x80) | high >> np.uint16(7) << np.uint16(8)
     return out.view(np.uint8).reshape(-1, VARINT_WIDTH)
