@@ -7,7 +7,8 @@ lies in that part; the root of a part is linked to the one before.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Final
+from itertools import compress, islice
+from typing import Final, NamedTuple
 from weakref import WeakSet
 
 import numpy as np
@@ -40,6 +41,18 @@ from otel_sysexit.traces import (
 from otel_sysexit.treeparts import TreePart
 
 PART_SECONDS_MAX: Final = 60
+
+
+class _Fitting(NamedTuple):
+    """The first n of some calls, which fit into a part."""
+
+    callers: Sequence[Process]
+    of_row: npt.NDArray[np.intp]
+    """intp[n], n > 0: who of *callers* made each call."""
+    newcomers: dict[Process, Process | None]
+    """Who needs a span there for them, and whose it is below."""
+    is_too_much: bool
+    """Whether there is no room even for the first call, which is here alone."""
 
 
 class Tree:
@@ -93,23 +106,19 @@ class Tree:
         ours = np.flatnonzero(~is_joined(calls))
         first = 0
         while first < len(ours):
-            rows = ours[first : first + max(self._room(), 0)]
-            callers, of_row, newcomers = self._look_at(calls, rows)
-            if not len(rows) or len(rows) + len(newcomers) > self._room():
-                fitting = self._fitting(calls, rows)
-                if not fitting and (self._part.calls or len(self._part) > 1):
-                    self._close_part()
-                    continue
-                # Into an empty one goes one call at least, however many are above it.
-                rows = ours[first : first + max(fitting, 1)]
-                callers, of_row, newcomers = self._look_at(calls, rows)
-            self._admit(newcomers)
-            row_of_caller = self._part.find(callers)
-            context[rows] = len(trace_ids) + of_row
+            fitting = self._fit(calls, ours[first : first + max(self._room(), 1)])
+            # Into an empty one goes one call at least, however many are above it.
+            if fitting.is_too_much and (self._part.calls or len(self._part) > 1):
+                self._close_part()
+                continue
+            self._admit(fitting.newcomers)
+            rows = ours[first : first + len(fitting.of_row)]
+            row_of_caller = self._part.find(fitting.callers)
+            context[rows] = len(trace_ids) + fitting.of_row
             parents.append(self._part.span_ids(row_of_caller))
-            trace_ids += [self._part.trace_id] * len(callers)
-            owners += [Owner.US if self._part.joined is None else Owner.STARTER] * len(callers)
-            self._note_times(calls, rows, row_of_caller.take(of_row))
+            trace_ids += [self._part.trace_id] * len(fitting.callers)
+            owners += [Owner.US if self._part.joined is None else Owner.STARTER] * len(fitting.callers)
+            self._note_times(calls, rows, row_of_caller.take(fitting.of_row))
             first += len(rows)
         in_tree = Placement(
             span_id=self._ids.span_ids(len(calls)),
@@ -120,32 +129,27 @@ class Tree:
         )
         return join(calls, in_tree)
 
-    def _look_at(
-        self, calls: Calls, rows: npt.NDArray[np.intp]
-    ) -> tuple[Sequence[Process], npt.NDArray[np.intp], dict[Process, Process | None]]:
-        """Return the processes of the calls at *rows*, which of them each call's is, and who needs a span in this part for them."""
+    def _fit(self, calls: Calls, rows: npt.NDArray[np.intp]) -> _Fitting:
+        """Return the first of the calls at *rows*, intp[n], n > 0, that there is room for together with the spans that they need of processes."""
+        room = self._room()
         programs, of_row = index_distinct(calls.program.take(rows))
-        processes = [calls.programs[index].process for index in programs.tolist()]
-        is_known = all(map(self._part.row.__contains__, processes))
-        return processes, of_row, {} if is_known else self._newcomers(processes)
-
-    def _fitting(self, calls: Calls, rows: npt.NDArray[np.intp]) -> int:
-        """Return how many of the first calls at *rows*, no more than there is room for, fit together with the spans that they need of processes."""
-        programs, firsts = np.unique(calls.program.take(rows), return_index=True)
-        order = np.argsort(firsts)
-        room, known = self._room(), self._part.row
-        newcomers: dict[Process, Process | None] = {}
-        for at, program in zip(firsts.take(order).tolist(), programs.take(order).tolist(), strict=True):
-            process = calls.programs[program].process
-            if process in known or process in newcomers:
-                continue
-            before = len(newcomers)
-            if at + before >= room:
-                return max(room - before, 0)
-            self._add_newcomers(process, newcomers)
-            if at + 1 + len(newcomers) > room:
-                return int(at)
-        return max(min(len(rows), room - len(newcomers)), 0)
+        callers = [calls.programs[index].process for index in programs.tolist()]
+        strangers = np.flatnonzero([process not in self._part.row for process in callers])
+        firsts = np.empty(len(callers), np.intp)
+        firsts[of_row[::-1]] = np.arange(len(rows) - 1, -1, -1)  # of several the last one stays
+        strangers = strangers.take(np.argsort(firsts.take(strangers)))
+        newcomers, counts = self._newcomers([callers[index] for index in strangers.tolist()])
+        # With a stranger's first call come its span and those above it; as far as the next one's no others do.
+        firsts = np.append(firsts.take(strangers), len(rows))
+        taken = int(np.searchsorted(firsts[:-1] + 1 + counts[1:], room, side="right"))
+        count = min(int(firsts[taken]), room - int(counts[taken]))
+        is_too_much = count <= 0
+        if is_too_much:
+            count, taken = 1, int(firsts[0] == 0)
+        if count < len(rows):
+            present, of_row = index_distinct(of_row[:count])
+            callers = [callers[index] for index in present.tolist()]
+        return _Fitting(callers, of_row, dict(islice(newcomers.items(), int(counts[taken]))), is_too_much)
 
     def _note_times(self, calls: Calls, rows: npt.NDArray[np.intp], of_process: npt.NDArray[np.intp]) -> None:
         """Let the part have the calls at *rows*, and with them the rows *of_process* there."""
@@ -161,30 +165,32 @@ class Tree:
         """Return how many more spans fit into the part."""
         return self._spans_max - self._part.calls - len(self._part)
 
-    def _above(self, process: Process) -> Process | None:
-        """Return whose span the process hangs below: its parent's or, where that one is over, that of who is above it."""
-        if process is self._root:
-            return None
-        above = process.parent
+    def _above(self, parent: Process | None) -> Process | None:
+        """Return whose span the processes hang below that *parent* started: its or, where it is over, that of who is above it."""
+        above = parent
         while above is not None and above not in self._part.row and above in self._over:
             above = above.parent
         return above or self._root
 
-    def _newcomers(self, processes: Iterable[Process]) -> dict[Process, Process | None]:
-        """Return those of *processes*, and above them, that have no span in this part yet, each with who is above it."""
+    def _newcomers(
+        self, processes: Sequence[Process]
+    ) -> tuple[dict[Process, Process | None], npt.NDArray[np.intp]]:
+        """Return those of *processes*, and above them, that have no span in this part yet, each with who is above it; and intp[1 + n]: how many these are up to each of *processes*."""
+        known, root = self._part.row, self._root
         found: dict[Process, Process | None] = {}
+        counts = [0]
+        above_of: dict[Process | None, Process | None] = {}  # by parent: very many may have the same
         for process in processes:
-            self._add_newcomers(process, found)
-        return found
-
-    def _add_newcomers(self, process: Process, found: dict[Process, Process | None]) -> None:
-        """Add to *found* who of *process* and those above it has no span in this part yet, each with who is above it."""
-        known = self._part.row
-        next_one: Process | None = process
-        while next_one is not None and next_one not in known and next_one not in found:
-            above = self._above(next_one)
-            found[next_one] = above
-            next_one = above
+            next_one: Process | None = process
+            while next_one is not None and next_one not in known and next_one not in found:
+                parent = next_one.parent
+                if parent not in above_of:
+                    above_of[parent] = self._above(parent)
+                above = None if next_one is root else above_of[parent]
+                found[next_one] = above
+                next_one = above
+            counts.append(len(found))
+        return found, np.array(counts)
 
     def _admit(self, newcomers: Mapping[Process, Process | None]) -> None:
         """Give *newcomers* a span in this part, each below who is above it."""
@@ -194,7 +200,7 @@ class Tree:
     def _row_of(self, process: Process) -> int:
         """Return the row of the process's span in this part; it and those above it have one from now on."""
         if process not in self._part.row:
-            self._admit(self._newcomers([process]))
+            self._admit(self._newcomers([process])[0])
         return self._part.row[process]
 
     def end(self, processes: Iterable[Process]) -> None:
@@ -244,18 +250,21 @@ class Tree:
         part, everyone = self._part, list(self._part.row)
         rows = part.untold()
         processes = [everyone[row] for row in rows.tolist()]
-        # All but a few have no more to say than when they were.
-        is_plain = np.fromiter(map(self._is_plain, processes), np.bool_, len(rows))
-        plain = [process for process, is_one in zip(processes, is_plain.tolist(), strict=True) if is_one]
+        # All but a few have no more to say than when they were at work.
+        is_plain = np.array([*map(self._is_plain, processes)], np.bool_)
+        plain = list(compress(processes, is_plain.tolist()))
         if plain:
             self._spans.alike.append(self._make_alike(rows[is_plain], plain, end_unix_ns))
             part.tell(rows[is_plain])
-        for row in np.flatnonzero(~is_plain).tolist():
-            self._tell(processes[row], end_unix_ns)
+        for row in rows[~is_plain].tolist():
+            self._tell(everyone[row], end_unix_ns)
 
     def _is_plain(self, process: Process) -> bool:
         """Whether the span of *process* says nothing but when that was at work."""
-        return process is not self._root and process.image is not None and not self._links(process.image)
+        image = process.image
+        return (
+            image is not None and process is not self._root and image.trace_context in (None, self._context)
+        )
 
     def _make_alike(
         self, rows: npt.NDArray[np.intp], processes: Sequence[Process], end_unix_ns: int
@@ -263,7 +272,7 @@ class Tree:
         """Return the spans at *rows* in this part, which are those of *processes*."""
         part = self._part
         return AlikeSpans(
-            [process.image for process in processes if process.image is not None],
+            [process.image for process in processes if process.image],
             part.trace_id,
             part.span_ids(rows),
             part.parent_span_ids(rows),
@@ -321,7 +330,7 @@ class Tree:
     def _links(self, image: Image) -> Sequence[Link]:
         """Return a link to who started a program, which its environment says, if that is another than the command's."""
         context = image.trace_context
-        return [link_to_starter(context)] if context is not None and context != self._context else ()
+        return [link_to_starter(context)] if context not in (None, self._context) else ()
 
     def take_spans(self) -> Spans:
         """Return the process spans made since the last time."""
