@@ -18,7 +18,7 @@ from otel_sysexit.addresses import Addresses
 from otel_sysexit.arguments import ArgumentTexts
 from otel_sysexit.benign import BenignErrors
 from otel_sysexit.files import Files
-from otel_sysexit.identity import Image, Thread
+from otel_sysexit.identity import Image, Thread, number_owners
 from otel_sysexit.kernel import records
 from otel_sysexit.strings import Strings
 from otel_sysexit.syscalls import X32_BIT, Abi, Kinds, convert_arguments
@@ -91,23 +91,41 @@ class Calls:
     """Index into *programs*."""
     programs: Sequence[Image] = ()
     """Of *threads*, each once."""
+    process_number: npt.NDArray[np.uint64] = field(default_factory=lambda: np.empty(0, np.uint64))
+    """u8[programs]: `Process.number` of whom each program runs in."""
 
     def __len__(self) -> int:
         return len(self.start_unix_ns)
 
-    def made_by(self, thread: npt.NDArray[np.intp], threads: Sequence[Thread]) -> "Calls":
-        """Return the same calls, of which each was made by that of *threads* which *thread*, intp[n], is the index of."""
-        images = [one.image for one in threads]
-        programs, program = list(dict.fromkeys(images)), thread
-        if len(programs) < len(images):
-            row = {image: row for row, image in enumerate(programs)}
-            program = np.array([row[image] for image in images], np.intp).take(thread)
+    def made_by(
+        self,
+        thread: npt.NDArray[np.intp],
+        threads: Sequence[Thread],
+        owners: npt.NDArray[np.uint64] | None = None,
+    ) -> "Calls":
+        """
+        Return the same calls with who made them.
+
+        Args:
+            thread: intp[n]: which of *threads* made each.
+            threads: t of them.
+            owners: u8[t, 2], as `identity.number_owners` returns them; None: they are asked for.
+        """
+        if owners is None:
+            owners = number_owners(threads)
+        programs, program, processes = [one.image for one in threads], thread, owners[:, 1]
+        numbers = np.sort(owners[:, 0])
+        if (numbers[1:] == numbers[:-1]).any():  # several threads run one program
+            _, firsts, row = np.unique(owners[:, 0], return_index=True, return_inverse=True)
+            programs, program = [programs[index] for index in firsts.tolist()], row.take(thread)
+            processes = processes.take(firsts)
         return replace(
             self,
             thread=thread.astype(np.uint32),
             threads=threads,
             program=program,
             programs=programs,
+            process_number=processes,
         )
 
 

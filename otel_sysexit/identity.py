@@ -1,11 +1,16 @@
 """
 Who made a call: plain facts about processes, the programs they run and their threads.
 
-Types only: processes.py fills them in; calls, traces, otlp and the terminal read them.
+Types, and columns of them: processes.py fills them in; calls, traces, otlp and the terminal read them.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
 
 from otel_sysexit.propagation import TraceContext
 
@@ -36,6 +41,8 @@ class Process:
     exit_code: int | None = None
     """0 to 255; None while it lives, and when a signal killed it."""
     exit_signal: int | None = None
+    number: int = field(init=False, default_factory=count(1).__next__)
+    """Of all processes: none has it ever again."""
 
     def __post_init__(self) -> None:
         self.begin_unix_ns = self.begin_unix_ns or self.start_unix_ns
@@ -87,6 +94,8 @@ class Image:
     """Of the innermost container that it runs in."""
     pod_uid: str | None = None
     """Of the Kubernetes pod that it runs in."""
+    number: int = field(init=False, default_factory=count(1).__next__)
+    """Of all programs: none has it ever again."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -102,3 +111,9 @@ class Thread:
     def process(self) -> Process:
         """The process it belongs to."""
         return self.image.process
+
+
+def number_owners(threads: Sequence[Thread]) -> npt.NDArray[np.uint64]:
+    """Return u8[n, 2]: the number of the program, and of the process, that each of *threads* belongs to."""
+    numbers = [(one.image.number, one.image.process.number) for one in threads]
+    return np.array(numbers, np.uint64).reshape(-1, 2)

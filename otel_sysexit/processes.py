@@ -23,7 +23,7 @@ from otel_sysexit.containers import CgroupIndex, read_membership
 from otel_sysexit.contexts import ContextWatch
 from otel_sysexit.distinct import index_distinct
 from otel_sysexit.environment import parse_resource_attributes
-from otel_sysexit.identity import Image, Process, Thread
+from otel_sysexit.identity import Image, Process, Thread, number_owners
 from otel_sysexit.images import (
     START_TICK_NS,
     UNKNOWN,
@@ -343,12 +343,13 @@ class Processes:
         # Of nearly all threads nothing changed lately; 0 stands for the others.
         settled, thread = index_distinct(self._settled.find(keys))
         if settled[:1].all():
-            return calls.made_by(thread, self._settled.take(settled))
-        threads = self._settled.take(settled[1:])
+            return calls.made_by(thread, *self._settled.take(settled))
+        threads, owners = self._settled.take(settled[1:])
         rows = np.flatnonzero(thread == 0)
         index = thread - 1
         index[rows] = len(threads) + self._tell_apart(keys[rows], rows, calls, threads)
-        return calls.made_by(index, threads)
+        others = number_owners(threads[len(owners) :])
+        return calls.made_by(index, threads, np.concatenate((owners, others)))
 
     def _tell_apart(
         self,

@@ -26,6 +26,8 @@ class SettledThreads:
         self._keys = np.zeros(_THREADS_AT_FIRST, np.uint64)
         """By number; 0: no thread has it."""
         self._threads = np.zeros(_THREADS_AT_FIRST, np.object_)
+        self._owners = np.zeros((_THREADS_AT_FIRST, 2), np.uint64)
+        """As `identity.number_owners` returns them."""
         self._free: list[int] = list(range(_THREADS_AT_FIRST - 1, 0, -1))
         self._table = HashTable(_TABLE_BITS)
 
@@ -33,10 +35,13 @@ class SettledThreads:
         """Take in *thread*, which is not here."""
         if not self._free:
             count = len(self._keys)
-            self._keys, self._threads = grown(self._keys, count + 1), grown(self._threads, count + 1)
+            self._keys, self._threads, self._owners = (
+                grown(array, count + 1) for array in (self._keys, self._threads, self._owners)
+            )
             self._free = list(range(len(self._keys) - 1, count - 1, -1))
         number = self._numbers[key] = self._free.pop()
         self._keys[number], self._threads[number] = key, thread
+        self._owners[number] = thread.image.number, thread.process.number
 
     def discard(self, key: int) -> None:
         """Forget a thread that is here."""
@@ -51,7 +56,7 @@ class SettledThreads:
     def _look_up(self, keys: npt.NDArray[np.uint64]) -> npt.NDArray[np.intp]:
         return np.array([self._numbers.get(key, 0) for key in keys.tolist()], np.intp)
 
-    def take(self, numbers: npt.NDArray[np.intp]) -> list[Thread]:
-        """Return the threads that have *numbers*, intp[k], none of which is 0."""
+    def take(self, numbers: npt.NDArray[np.intp]) -> tuple[list[Thread], npt.NDArray[np.uint64]]:
+        """Return the threads that have *numbers*, intp[k], none of which is 0, and `identity.number_owners` of them, u8[k, 2]."""
         threads: list[Thread] = self._threads.take(numbers).tolist()
-        return threads
+        return threads, self._owners.take(numbers, axis=0)

@@ -4,7 +4,6 @@ One trace of a tree: which processes have a span there, below which others, and 
 In: processes, and the times of their calls that began before the trace did. Out: ids, parents and beginnings as columns, a row a process.
 """
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
@@ -13,15 +12,15 @@ import numpy.typing as npt
 
 from otel_sysexit.distinct import find_distinct
 from otel_sysexit.growing import grown
-from otel_sysexit.identity import Process
+from otel_sysexit.kinship import NOBODY, Newcomers
 from otel_sysexit.propagation import TraceContext
 from otel_sysexit.traces import Link
 
-_NOBODY: Final = -1
 _NEVER: Final = 2**64 - 1
 # As Member has it.
 _ROW: Final = np.dtype(
     [
+        ("process", np.intp),
         ("span_id", np.uint64),
         ("above", np.intp),
         ("earliest_unix_ns", np.uint64),
@@ -34,6 +33,8 @@ _ROWS_AT_FIRST: Final = 64
 class Member(NamedTuple):
     """What a part knows of one process, which has a span there."""
 
+    process: int
+    """Its row in `Kinship`."""
     span_id: int
     above: int
     """Row of whose span it is below; -1: nobody's."""
@@ -60,26 +61,35 @@ class TreePart:
     calls: int = 0
     end_unix_ns: int = 0
     """Of what was latest in it: a call, the end of a process, a look at the clock."""
-    row: dict[Process, int] = field(default_factory=dict)
-    """Of the processes that have a span here."""
     _rows: npt.NDArray[Any] = field(default_factory=lambda: np.zeros(_ROWS_AT_FIRST, _ROW))
+    _count: int = 0
+    _row_of: npt.NDArray[np.intp] = field(default_factory=lambda: np.zeros(_ROWS_AT_FIRST, np.intp))
+    """By row in `Kinship`: the row here and 1 more; 0: it has no span here."""
 
     def __len__(self) -> int:
         """Return how many processes have a span here."""
-        return len(self.row)
+        return self._count
 
-    def find(self, processes: Sequence[Process]) -> npt.NDArray[np.intp]:
-        """Return intp[n], the row of each of *processes*, which have a span here."""
-        return np.fromiter(map(self.row.__getitem__, processes), np.intp, len(processes))
+    def has(self, count: int) -> npt.NDArray[np.bool_]:
+        """Return which of the first *count* rows of `Kinship` have a span here."""
+        self._row_of = grown(self._row_of, count)
+        return self._row_of[:count] > 0
 
-    def admit(self, above: Mapping[Process, Process | None], span_ids: npt.NDArray[np.uint64]) -> None:
-        """Give the processes that are the keys of *above* a row each, below those that are its values, and these *span_ids*."""
-        first = len(self.row)
-        self.row.update(zip(above, range(first, first + len(above)), strict=True))
-        self._rows = grown(self._rows, len(self.row))
-        rows = self._rows[first : len(self.row)]
+    def find(self, processes: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
+        """Return intp[n], the rows of those who have the rows *processes*, intp[n], in `Kinship`; NOBODY: it has no span here."""
+        self._row_of = grown(self._row_of, int(processes.max(initial=0)) + 1)
+        return self._row_of.take(processes) - 1
+
+    def admit(self, newcomers: Newcomers, span_ids: npt.NDArray[np.uint64]) -> None:
+        """Give *newcomers* a row each, and these *span_ids*."""
+        first, self._count = self._count, self._count + len(newcomers.rows)
+        self._rows = grown(self._rows, self._count)
+        self._row_of = grown(self._row_of, int(newcomers.rows.max(initial=0)) + 1)
+        self._row_of[newcomers.rows] = np.arange(first, self._count) + 1
+        rows = self._rows[first : self._count]
+        rows["process"] = newcomers.rows
         rows["span_id"] = span_ids
-        rows["above"] = [_NOBODY if one is None else self.row[one] for one in above.values()]
+        rows["above"] = np.where(newcomers.above == NOBODY, NOBODY, self._row_of.take(newcomers.above) - 1)
         rows["earliest_unix_ns"] = _NEVER
 
     def note_starts(self, rows: npt.NDArray[np.intp], starts_unix_ns: npt.NDArray[np.uint64]) -> None:
@@ -89,13 +99,13 @@ class TreePart:
             before = earliest.take(rows)
             np.minimum.at(earliest, rows, starts_unix_ns)
             changed = find_distinct(rows[starts_unix_ns < before])
-            changed = changed[above.take(changed) != _NOBODY]
+            changed = changed[above.take(changed) != NOBODY]
             rows, starts_unix_ns = above.take(changed), earliest.take(changed)
 
     def note_start(self, row: int, start_unix_ns: int) -> None:
         """Do the same for one; that costs less so."""
         rows = self._rows
-        while row != _NOBODY and int(rows["earliest_unix_ns"][row]) > start_unix_ns:
+        while row != NOBODY and int(rows["earliest_unix_ns"][row]) > start_unix_ns:
             rows["earliest_unix_ns"][row] = start_unix_ns
             row = int(rows["above"][row])
 
@@ -110,14 +120,17 @@ class TreePart:
     def parent_span_ids(self, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.uint64]:
         """Return u8[n], the ids of the spans above those at *rows*; 0: none."""
         above = self._rows["above"].take(rows)
-        return np.where(above == _NOBODY, np.uint64(0), self.span_ids(above))
+        return np.where(above == NOBODY, np.uint64(0), self.span_ids(above))
+
+    def processes(self, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
+        """Return intp[n]: whose spans those at *rows* are, as rows in `Kinship`."""
+        return self._rows["process"].take(rows)
 
     def starts_unix_ns(
-        self, rows: npt.NDArray[np.intp], processes: Sequence[Process], end_unix_ns: int
+        self, rows: npt.NDArray[np.intp], begins_unix_ns: npt.NDArray[np.uint64], end_unix_ns: int
     ) -> npt.NDArray[np.uint64]:
-        """Return u8[n], when the spans at *rows*, which are those of *processes*, begin if they end at *end_unix_ns*."""
-        starts = np.array([process.begin_unix_ns for process in processes], np.uint64)
-        np.maximum(starts, np.uint64(self.start_unix_ns), out=starts)
+        """Return u8[n], when the spans at *rows* begin if their processes do at *begins_unix_ns*, u8[n], and they end at *end_unix_ns*."""
+        starts = np.maximum(begins_unix_ns, np.uint64(self.start_unix_ns))
         np.minimum(starts, self._rows["earliest_unix_ns"].take(rows), out=starts)
         return np.minimum(starts, np.uint64(end_unix_ns), out=starts)
 
@@ -127,4 +140,4 @@ class TreePart:
 
     def untold(self) -> npt.NDArray[np.intp]:
         """Return the rows of the spans that were not made yet."""
-        return np.flatnonzero(~self._rows["is_told"][: len(self.row)])
+        return np.flatnonzero(~self._rows["is_told"][: self._count])

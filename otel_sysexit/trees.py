@@ -6,10 +6,9 @@ part, when it has very many spans or gets old. In each part, a process that has 
 lies in that part; the root of a part is linked to the one before.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import compress, islice
+from collections.abc import Iterable, Sequence
+from itertools import compress
 from typing import Final, NamedTuple
-from weakref import WeakSet
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +18,7 @@ from otel_sysexit.calls import Calls
 from otel_sysexit.distinct import index_distinct
 from otel_sysexit.identity import Image, Process
 from otel_sysexit.joining import is_joined, join
+from otel_sysexit.kinship import NO_NEWCOMERS, NOBODY, Kinship, Newcomers
 from otel_sysexit.propagation import TraceContext
 from otel_sysexit.sampling import make_trace_id
 from otel_sysexit.settings import TREE_SPANS_MAX
@@ -46,11 +46,12 @@ PART_SECONDS_MAX: Final = 60
 class _Fitting(NamedTuple):
     """The first n of some calls, which fit into a part."""
 
-    callers: Sequence[Process]
+    callers: npt.NDArray[np.intp]
+    """intp[k]: who made them, rows in `Kinship`."""
     of_row: npt.NDArray[np.intp]
     """intp[n], n > 0: who of *callers* made each call."""
-    newcomers: dict[Process, Process | None]
-    """Who needs a span there for them, and whose it is below."""
+    newcomers: Newcomers
+    """Who needs a span there for them."""
     is_too_much: bool
     """Whether there is no room even for the first call, which is here alone."""
 
@@ -75,8 +76,7 @@ class Tree:
         self._spans_max = spans_max
         self._trace_state = state_beside(threshold)
         self._root: Process | None = None
-        # Processes whose end was told: in later parts, what they left behind hangs below who is above them.
-        self._over: WeakSet[Process] = WeakSet()
+        self._kinship = Kinship()
         self._spans = Spans()
         self._context = context
         is_joined = context is not None and bool(context.trace_flags & SAMPLED) and not threshold
@@ -96,6 +96,7 @@ class Tree:
     def set_root(self, process: Process) -> None:
         """Name the process of the command."""
         self._root = process
+        self._kinship.set_root(process)
 
     def place(self, calls: Calls) -> Placement:
         """Give each call its process's span as the parent, in the part that has room, or its application's span."""
@@ -133,23 +134,26 @@ class Tree:
         """Return the first of the calls at *rows*, intp[n], n > 0, that there is room for together with the spans that they need of processes."""
         room = self._room()
         programs, of_row = index_distinct(calls.program.take(rows))
-        callers = [calls.programs[index].process for index in programs.tolist()]
-        strangers = np.flatnonzero([process not in self._part.row for process in callers])
-        firsts = np.empty(len(callers), np.intp)
-        firsts[of_row[::-1]] = np.arange(len(rows) - 1, -1, -1)  # of several the last one stays
-        strangers = strangers.take(np.argsort(firsts.take(strangers)))
-        newcomers, counts = self._newcomers([callers[index] for index in strangers.tolist()])
+        callers = self._kinship.find(calls.process_number.take(programs), calls.programs)
+        strangers = np.flatnonzero(self._part.find(callers) == NOBODY)
+        newcomers = NO_NEWCOMERS
+        if len(strangers):  # not in most batches of few processes
+            first_of = np.empty(len(callers), np.intp)
+            first_of[of_row[::-1]] = np.arange(len(rows) - 1, -1, -1)  # of several the last one stays
+            strangers = strangers.take(np.argsort(first_of.take(strangers)))
+            newcomers = self._find_newcomers(callers.take(strangers))
+            strangers = first_of.take(strangers)
         # With a stranger's first call come its span and those above it; as far as the next one's no others do.
-        firsts = np.append(firsts.take(strangers), len(rows))
-        taken = int(np.searchsorted(firsts[:-1] + 1 + counts[1:], room, side="right"))
-        count = min(int(firsts[taken]), room - int(counts[taken]))
+        taken = int(np.searchsorted(strangers + 1 + newcomers.counts[1:], room, side="right"))
+        firsts = [*strangers[taken : taken + 1].tolist(), len(rows)]
+        count = min(firsts[0], room - int(newcomers.counts[taken]))
         is_too_much = count <= 0
         if is_too_much:
-            count, taken = 1, int(firsts[0] == 0)
+            count, taken = 1, int(not firsts[0])
         if count < len(rows):
             present, of_row = index_distinct(of_row[:count])
-            callers = [callers[index] for index in present.tolist()]
-        return _Fitting(callers, of_row, dict(islice(newcomers.items(), int(counts[taken]))), is_too_much)
+            callers = callers.take(present)
+        return _Fitting(callers, of_row, newcomers.first(taken), is_too_much)
 
     def _note_times(self, calls: Calls, rows: npt.NDArray[np.intp], of_process: npt.NDArray[np.intp]) -> None:
         """Let the part have the calls at *rows*, and with them the rows *of_process* there."""
@@ -165,62 +169,52 @@ class Tree:
         """Return how many more spans fit into the part."""
         return self._spans_max - self._part.calls - len(self._part)
 
-    def _above(self, parent: Process | None) -> Process | None:
-        """Return whose span the processes hang below that *parent* started: its or, where it is over, that of who is above it."""
-        above = parent
-        while above is not None and above not in self._part.row and above in self._over:
-            above = above.parent
-        return above or self._root
+    def _find_newcomers(self, processes: npt.NDArray[np.intp]) -> Newcomers:
+        """Return who needs a span in this part for *processes*, intp[n], rows in `Kinship`, which have none."""
+        if not len(processes):  # mostly
+            return NO_NEWCOMERS
+        return self._kinship.find_newcomers(processes, self._part.has(len(self._kinship)))
 
-    def _newcomers(
-        self, processes: Sequence[Process]
-    ) -> tuple[dict[Process, Process | None], npt.NDArray[np.intp]]:
-        """Return those of *processes*, and above them, that have no span in this part yet, each with who is above it; and intp[1 + n]: how many these are up to each of *processes*."""
-        known, root = self._part.row, self._root
-        found: dict[Process, Process | None] = {}
-        counts = [0]
-        above_of: dict[Process | None, Process | None] = {}  # by parent: very many may have the same
-        for process in processes:
-            next_one: Process | None = process
-            while next_one is not None and next_one not in known and next_one not in found:
-                parent = next_one.parent
-                if parent not in above_of:
-                    above_of[parent] = self._above(parent)
-                above = None if next_one is root else above_of[parent]
-                found[next_one] = above
-                next_one = above
-            counts.append(len(found))
-        return found, np.array(counts)
-
-    def _admit(self, newcomers: Mapping[Process, Process | None]) -> None:
+    def _admit(self, newcomers: Newcomers) -> None:
         """Give *newcomers* a span in this part, each below who is above it."""
-        if newcomers:
-            self._part.admit(newcomers, self._ids.span_ids(len(newcomers)))
+        if len(newcomers.rows):
+            self._part.admit(newcomers, self._ids.span_ids(len(newcomers.rows)))
 
-    def _row_of(self, process: Process) -> int:
-        """Return the row of the process's span in this part; it and those above it have one from now on."""
-        if process not in self._part.row:
-            self._admit(self._newcomers([process])[0])
-        return self._part.row[process]
+    def _admit_all(self, processes: Sequence[Process]) -> npt.NDArray[np.intp]:
+        """Return the rows, intp[n], of the spans of *processes* in this part; they and those above them have one from now on."""
+        rows = self._kinship.rows(processes)
+        self._admit(self._find_newcomers(rows[self._part.find(rows) == NOBODY]))
+        return self._part.find(rows)
 
     def end(self, processes: Iterable[Process]) -> None:
         """Make the spans of *processes*."""
-        for process in processes:
-            if process.end_unix_ns is None:
-                continue
-            if self._room() <= 0 and process not in self._part.row:
+        ended = [process for process in processes if process.end_unix_ns is not None]
+        while ended:
+            new = np.flatnonzero(self._part.find(self._kinship.rows(ended)) == NOBODY)
+            newcomers = self._find_newcomers(self._kinship.rows([ended[index] for index in new.tolist()]))
+            taken = int(np.searchsorted(newcomers.counts[1:], self._room(), side="right"))
+            fitting = int(new[taken]) if taken < len(new) else len(ended)
+            if not fitting and (self._part.calls or len(self._part) > 1):
                 self._close_part()
-            part = self._part
-            part.end_unix_ns = max(part.end_unix_ns, process.end_unix_ns)
-            if process.end_unix_ns < part.start_unix_ns:
-                part.note_start(self._row_of(process), process.end_unix_ns)
-            self._tell(process, process.end_unix_ns, is_over=True)
-            self._over.add(process)
+                continue
+            some, ended = ended[: max(fitting, 1)], ended[max(fitting, 1) :]
+            self._end_here(some)
+
+    def _end_here(self, processes: Sequence[Process]) -> None:
+        """Make the spans of *processes*, which have ended, in this part."""
+        part = self._part
+        for process, row in zip(processes, self._admit_all(processes).tolist(), strict=True):
+            end_unix_ns = process.end_unix_ns or 0
+            part.end_unix_ns = max(part.end_unix_ns, end_unix_ns)
+            if end_unix_ns < part.start_unix_ns:
+                part.note_start(row, end_unix_ns)
+            self._tell(process, row, end_unix_ns, is_over=True)
+            self._kinship.end(process)
 
     def tick(self, now_unix_ns: int, totals: Totals) -> None:  # noqa: ARG002 (other structures need it)
         """Go on in another part when this one is old."""
         part = self._part
-        if part.opened_unix_ns is None or not (part.calls or part.row):
+        if part.opened_unix_ns is None or not (part.calls or len(part)):
             part.opened_unix_ns = now_unix_ns
         part.opened_unix_ns = min(part.opened_unix_ns, now_unix_ns)  # the clock may be set back
         if now_unix_ns - part.opened_unix_ns >= PART_SECONDS_MAX * 1_000_000_000:
@@ -229,8 +223,9 @@ class Tree:
 
     def finish(self, living: Iterable[Process], now_unix_ns: int) -> None:
         """End the spans of *living* processes now, without an exit code, and what else is left of the part."""
-        for process in living:
-            self._tell(process, now_unix_ns)
+        processes = list(living)
+        for process, row in zip(processes, self._admit_all(processes).tolist(), strict=True):
+            self._tell(process, row, now_unix_ns)
         self._tell_rest(now_unix_ns)
 
     def _close_part(self) -> None:
@@ -241,42 +236,44 @@ class Tree:
         links = []
         if self._root is not None:
             noted = {attributes.LINK_TYPE: "previous_part"}
-            span_id = part.get(self._row_of(self._root)).span_id
+            span_id = int(part.span_ids(self._admit_all([self._root]))[0])
             links = [Link(part.trace_id, span_id, noted, *self._context_of(part))]
+        self._kinship.forget()
         self._part = self._open(part.number + 1, part.end_unix_ns, links)
 
     def _tell_rest(self, end_unix_ns: int) -> None:
         """Make the spans of all processes of the part that have none there yet."""
-        part, everyone = self._part, list(self._part.row)
+        part = self._part
         rows = part.untold()
-        processes = [everyone[row] for row in rows.tolist()]
+        processes = self._processes(rows)
         # All but a few have no more to say than when they were at work.
-        is_plain = np.array([*map(self._is_plain, processes)], np.bool_)
-        plain = list(compress(processes, is_plain.tolist()))
-        if plain:
-            self._spans.alike.append(self._make_alike(rows[is_plain], plain, end_unix_ns))
-            part.tell(rows[is_plain])
-        for row in rows[~is_plain].tolist():
-            self._tell(everyone[row], end_unix_ns)
+        alike = [None if process is self._root else process.image for process in processes]
+        silent = (None, self._context)
+        is_plain = [image is not None and image.trace_context in silent for image in alike]
+        plain = rows[is_plain]
+        if len(plain):
+            images = [image for image in compress(alike, is_plain) if image]
+            self._spans.alike.append(self._make_alike(plain, images, end_unix_ns))
+            part.tell(plain)
+        rows = part.untold()
+        for process, row in zip(self._processes(rows), rows.tolist(), strict=True):
+            self._tell(process, row, end_unix_ns)
 
-    def _is_plain(self, process: Process) -> bool:
-        """Whether the span of *process* says nothing but when that was at work."""
-        image = process.image
-        return (
-            image is not None and process is not self._root and image.trace_context in (None, self._context)
-        )
+    def _processes(self, rows: npt.NDArray[np.intp]) -> list[Process]:
+        """Return the processes that the spans at *rows*, intp[n], in this part are of."""
+        return self._kinship.processes(self._part.processes(rows))
 
     def _make_alike(
-        self, rows: npt.NDArray[np.intp], processes: Sequence[Process], end_unix_ns: int
+        self, rows: npt.NDArray[np.intp], images: Sequence[Image], end_unix_ns: int
     ) -> AlikeSpans:
-        """Return the spans at *rows* in this part, which are those of *processes*."""
+        """Return the spans at *rows*, intp[n], in this part, which are those of processes that run *images*."""
         part = self._part
         return AlikeSpans(
-            [process.image for process in processes if process.image],
+            images,
             part.trace_id,
             part.span_ids(rows),
             part.parent_span_ids(rows),
-            part.starts_unix_ns(rows, processes, end_unix_ns),
+            part.starts_unix_ns(rows, self._kinship.begins_unix_ns(part.processes(rows)), end_unix_ns),
             end_unix_ns,
             *self._context_of(part),
         )
@@ -290,9 +287,9 @@ class Tree:
             else (joined.trace_state, joined.trace_flags)
         )
 
-    def _tell(self, process: Process, end_unix_ns: int, *, is_over: bool = False) -> None:
-        """Make the span of *process* in this part; *is_over*: with it the process ends, and no call of it is to come."""
-        part, image, row = self._part, process.image, self._row_of(process)
+    def _tell(self, process: Process, row: int, end_unix_ns: int, *, is_over: bool = False) -> None:
+        """Make the span of *process*, at *row* in this part; *is_over*: with it the process ends, and no call of it is to come."""
+        part, image = self._part, process.image
         member = part.get(row)
         if member.is_told:
             return

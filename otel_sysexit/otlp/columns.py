@@ -198,7 +198,7 @@ def _add_texts(
 def _name_parts(calls: Calls, stamps: Stamps[int], field: int) -> npt.NDArray[np.intp]:
     """Return the part, intp[n], that names each call's thread: they are few, so each is made with its name in it."""
     parts = stamps.parts_with_texts(field, [thread.name for thread in calls.threads])
-    return np.array(parts, np.intp).take(calls.thread)
+    return np.fromiter(parts, np.intp, len(parts)).take(calls.thread)
 
 
 def _columns(calls: Calls, placement: Placement, thresholds: Thresholds) -> dict[str, Column]:

@@ -8,6 +8,7 @@ written by numpy, so that a program costs no more than a message does.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Final, TypeAlias
 from weakref import finalize
 
@@ -51,7 +52,7 @@ class Heads:
     def of(self, images: Sequence[Image]) -> list[bytes]:
         """Return what stands before the messages of each of *images*."""
         known = self._known
-        heads = [known.get(one, b"") for one in map(id, images)]
+        heads = list(map(known.get, map(id, images), repeat(b"")))
         if not all(heads):
             for row in [row for row, head in enumerate(heads) if not head]:
                 image = images[row]

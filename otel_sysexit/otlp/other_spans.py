@@ -7,7 +7,7 @@ is a template a kind; those that have links, or much to say, are serialized one 
 
 from dataclasses import replace
 from functools import partial
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -92,11 +92,12 @@ class OtherSpans:
 
     def _find_all(self, alike: AlikeSpans) -> npt.NDArray[np.intp]:
         """Return the number of the template of each: they differ in their names, which are few, and in whether they are roots."""
-        names = [image.executable_name for image in alike.images]
-        kinds = [*zip(names, (alike.parent_span_id == 0).tolist(), strict=True)]
+        kinds: list[Any] = [image.executable_name for image in alike.images]
+        if not alike.parent_span_id.all():
+            kinds = [*zip(kinds, (alike.parent_span_id == 0).tolist(), strict=True)]
         examples = dict(zip(kinds, range(len(kinds)), strict=True))
         number = {kind: self._find(alike.span(index)) for kind, index in examples.items()}
-        return np.array([number[kind] for kind in kinds], np.intp)
+        return np.fromiter(map(number.__getitem__, kinds), np.intp, len(kinds))
 
 
 def _kind(span: Span) -> _Kind:

@@ -144,7 +144,7 @@ def _put_together(ours: PreparedCalls, spans: Spans, parts: npt.NDArray[np.intp]
     if not len(spans):  # calls are prepared in the order of their programs
         nobody = np.empty(0, np.intp)
         return _Order(ours.images, ours.program, ours.messages, slice(count), nobody, nobody)
-    row_of = {image: row for row, image in enumerate(ours.images)}
+    row_of = dict(zip(ours.images, range(len(ours.images)), strict=True))
     of_span = [row_of.setdefault(image, len(row_of)) for image in spans.images()]
     owner = np.concatenate((ours.program, np.array(of_span, np.intp)))
     messages = np.full((len(ours.messages), len(owner)), -1, np.intp)

@@ -25,7 +25,7 @@ def settle(*tids):
 def find(settled, *tids):
     """Return the tids of the threads that are found, 0 for those that are not."""
     numbers = settled.find(np.array([key_of(tid) for tid in tids], np.uint64))
-    return [settled.take(np.array([number]))[0].tid if number else 0 for number in numbers.tolist()]
+    return [settled.take(np.array([number]))[0][0].tid if number else 0 for number in numbers.tolist()]
 
 
 def test_a_thread_is_found_in_each_of_its_places():
