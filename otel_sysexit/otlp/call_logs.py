@@ -6,6 +6,8 @@ a span, the record is in its trace.
 """
 
 from collections.abc import Iterator
+from functools import partial
+from itertools import starmap
 from typing import Final
 
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue
@@ -20,7 +22,7 @@ from otel_sysexit import attributes as names
 from otel_sysexit.calls import Calls, Outcome
 from otel_sysexit.identity import Value
 from otel_sysexit.otlp.columns import ATTRIBUTE_COLUMNS, TEXTS, prepare_calls
-from otel_sysexit.otlp.layout import Bodies, Heads, lay_out
+from otel_sysexit.otlp.layout import Heads, lay_out
 from otel_sysexit.otlp.request import REQUEST_BYTES_MAX, Request, Signal
 from otel_sysexit.otlp.resources import DEFAULT_RULES, ResourceRules, key_value
 from otel_sysexit.otlp.shapes import Shape, Text
@@ -98,7 +100,7 @@ class CallLogEncoder:
         heads = self._heads.of(ours.images)
         layout = lay_out(self._stamps.parts.get(heads), ours.messages, len(heads), ours.program, bytes_max)
         ours.write(layout.out, layout.at, layout.ends, self._beginning.block, _COLUMNS)
-        return _requests(layout.bodies(), has_spans=self._has_spans)
+        return starmap(partial(_make_request, self._has_spans), layout.bodies())
 
     def _make_stamp(self, shape: Shape, calls: Calls) -> Stamp:
         """Serialize one record of *shape* with marks where calls differ."""
@@ -122,13 +124,11 @@ class CallLogEncoder:
         return Stamp(message, marks, _COLUMNS, template.texts, tuple(_SLOTS))
 
 
-def _requests(bodies: Bodies, *, has_spans: bool) -> Iterator[Request]:
-    """Yield a request for each body, whose records are counted as calls if nothing else tells of these."""
-    for body, first, end in bodies:
-        if has_spans:
-            yield Request(body, Signal.LOGS, log_records=end - first)
-        else:
-            yield Request(body, Signal.LOGS, calls=end - first)
+def _make_request(has_spans: bool, body: bytes, first: int, end: int) -> Request:
+    """Return the request that holds the records from *first* on, up to *end*: they count as calls if nothing else tells of these."""
+    if has_spans:
+        return Request(body, Signal.LOGS, log_records=end - first)
+    return Request(body, Signal.LOGS, calls=end - first)
 
 
 def _severity(shape: Shape) -> int:

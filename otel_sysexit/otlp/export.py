@@ -283,6 +283,7 @@ class Exporter:
                 self._count(request, Answer(is_delivered=False, reason=reason))
             else:
                 self._count(request, self._send(self._transport, request))
+            del request  # before the next one is made: each is a megabyte
 
     def _send(self, transport: Transport, request: Request) -> Answer:
         """Send until delivered, refused for good, or out of time."""

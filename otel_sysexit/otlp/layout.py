@@ -9,7 +9,7 @@ written by numpy, so that a program costs no more than a message does.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import repeat
-from typing import Final, TypeAlias
+from typing import Final
 from weakref import finalize
 
 import numpy as np
@@ -75,17 +75,15 @@ class Layout:
     firsts: npt.NDArray[np.intp]
     """intp[r + 1]: the first message of each body; n."""
 
-    def bodies(self) -> "Bodies":
-        """Return the bodies, once everything is written to *out*."""
+    def bodies(self) -> Iterator[tuple[bytes, int, int]]:
+        """Return each body, once everything is written to *out*, the index of its first message, and of the one after its last."""
         return _cut_bodies(memoryview(self.out), self.bodies_at.tolist(), self.firsts.tolist())
 
 
-Bodies: TypeAlias = Iterator[tuple[bytes, int, int]]
-"""Each body, the index of its first message, and of the one after its last."""
-
-
-def _cut_bodies(out: memoryview, bodies_at: Sequence[int], firsts: Sequence[int]) -> Bodies:
-    """Yield what `Layout.bodies` returns; of the layout nothing else is kept alive, as sending takes its time."""
+def _cut_bodies(
+    out: memoryview, bodies_at: Sequence[int], firsts: Sequence[int]
+) -> Iterator[tuple[bytes, int, int]]:
+    """Yield what `Layout.bodies` returns, of which one is a megabyte; nothing else of the layout is kept alive, as sending takes its time."""
     for at in range(len(firsts) - 1):
         yield out[bodies_at[at] : bodies_at[at + 1]].tobytes(), firsts[at], firsts[at + 1]
 

@@ -4,8 +4,12 @@ import enum
 from dataclasses import dataclass
 from typing import Final
 
-REQUEST_BYTES_MAX: Final = 512 << 10
-"""Size of a request, but for its last process's Resource: well below the 4 MiB that gRPC servers accept by default."""
+REQUEST_BYTES_MAX: Final = 1 << 20
+"""
+Size of a request, but for its last process's Resource: well below the 4 MiB that gRPC servers accept by default.
+
+Each costs gRPC's threads 0.2 to 0.8 ms of CPU beside its bytes; with half the size, they take a tenth more of the agent's for it.
+"""
 
 
 class Signal(enum.Enum):

@@ -7,6 +7,8 @@ ready-made Resources (layout.py), and stamped (stamp.py), all of a batch at once
 """
 
 from collections.abc import Iterator, Sequence
+from functools import partial
+from itertools import starmap
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -16,7 +18,7 @@ from opentelemetry.proto.trace.v1 import trace_pb2
 from otel_sysexit.calls import Calls, Outcome
 from otel_sysexit.identity import Image, Value
 from otel_sysexit.otlp.columns import ATTRIBUTE_COLUMNS, TEXTS, PreparedCalls, prepare_calls
-from otel_sysexit.otlp.layout import Bodies, Heads, lay_out
+from otel_sysexit.otlp.layout import Heads, lay_out
 from otel_sysexit.otlp.other_spans import OtherSpans, span_flags
 from otel_sysexit.otlp.request import REQUEST_BYTES_MAX, Request
 from otel_sysexit.otlp.resources import DEFAULT_RULES, ResourceRules, key_value
@@ -84,7 +86,7 @@ class SpanEncoder:
         at, ends = layout.at[order.calls], layout.ends[:, order.calls]
         ours.write(layout.out, at, ends, self._beginning.block, _COLUMNS)
         others.write(layout.out, layout.at[order.spans], order.span)
-        return _requests(layout.bodies(), order.spans)
+        return starmap(partial(_make_request, order.spans), layout.bodies())
 
     def _make_stamp(self, shape: Shape, calls: Calls) -> Stamp:
         """Serialize one span of *shape* with marks where calls differ."""
@@ -113,12 +115,11 @@ class SpanEncoder:
         return Stamp(beginning + span.SerializeToString(), marks, _COLUMNS, template.texts, tuple(_SLOTS))
 
 
-def _requests(bodies: Bodies, spans: npt.NDArray[np.intp]) -> Iterator[Request]:
-    """Yield a request for each body; *spans*, intp[k]: which of all messages are no calls."""
-    for body, first, end in bodies:
-        spans_before, spans_until = np.searchsorted(spans, (first, end)).tolist()
-        count = spans_until - spans_before
-        yield Request(body, calls=end - first - count, spans=count)
+def _make_request(spans: npt.NDArray[np.intp], body: bytes, first: int, end: int) -> Request:
+    """Return the request that holds the messages from *first* on, up to *end*; *spans*, intp[k]: which of all messages are no calls."""
+    spans_before, spans_until = np.searchsorted(spans, (first, end)).tolist()
+    count = spans_until - spans_before
+    return Request(body, calls=end - first - count, spans=count)
 
 
 class _Order(NamedTuple):
