@@ -15,6 +15,7 @@ import signal
 import socket
 import struct
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -170,10 +171,12 @@ def put_into_kernel(
             stack.callback(os.close, maps[one.name])
         if CALLS_RINGS in maps:
             _put_rings(maps[CALLS_RINGS], [maps[name] for name in calls_rings])
-        programs = {}
-        for program in compiled.programs:
-            programs[program.tracepoint] = _load(program, maps, compiled.licence)
-            stack.callback(os.close, programs[program.tracepoint])
+        with ThreadPoolExecutor() as pool:  # the kernel verifies each on a CPU of its own
+            loads = [pool.submit(_load, one, maps, compiled.licence) for one in compiled.programs]
+        for load in loads:
+            if load.exception() is None:
+                stack.callback(os.close, load.result())
+        programs = {one.tracepoint: load.result() for one, load in zip(compiled.programs, loads, strict=True)}
         stack.pop_all()
     return maps, programs
 
