@@ -32,7 +32,7 @@ from otel_sysexit.kernel.capture import Capture
 from otel_sysexit.kernel.handover import Loader
 from otel_sysexit.kernel.records import Ledger
 from otel_sysexit.ledger import Account, Delivery
-from otel_sysexit.memory import keep_freed_memory, release_code
+from otel_sysexit.memory import keep_freed_memory, release_unused
 from otel_sysexit.messages import explain_bug, say
 from otel_sysexit.otlp.export import Batch
 from otel_sysexit.otlp.resources import rules_of
@@ -232,7 +232,7 @@ class Agent:
         capture = self.capture
         if time.monotonic() >= self._release_at:
             self._release_at = time.monotonic() + _RELEASE_SECONDS
-            release_code()
+            release_unused()
         is_full = capture.calls.share_used() > _NEARLY_FULL or self.processes.waiting() > _KEPT_IN_MIND_MAX
         if is_full and self._sinks.is_stalled():
             self._shed()

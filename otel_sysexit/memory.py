@@ -2,7 +2,7 @@
 How the C library and the kernel go about our memory.
 
 What is freed goes back to the kernel at once by default, and comes back page by page, each a fault: a batch is some megabytes, many times a second.
-What code and constants were ever needed stay resident by default, though most of them never are again.
+What a burst took, and what code and constants were ever needed, would stay resident, though most of it never is again.
 """
 
 import ctypes
@@ -33,13 +33,18 @@ def keep_freed_memory() -> None:
         mallopt(_M_ARENA_MAX, 1)
 
 
-def release_code() -> None:
+def release_unused() -> None:
     """
-    Give back the pages of programs and libraries; what still runs comes back from the page cache, one fault for many.
+    Give back what is not in use: free memory, and the pages of programs and libraries.
 
-    Where the kernel does not say what is mapped, nothing happens.
+    What still runs comes back from the page cache, one fault for many. Where the C library has no such call, or the kernel does not say
+    what is mapped, that part does not happen.
     """
-    madvise = ctypes.CDLL(None).madvise
+    library = ctypes.CDLL(None)
+    trim = getattr(library, "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+    madvise = library.madvise
     madvise.argtypes = ctypes.c_size_t, ctypes.c_size_t, ctypes.c_int
     for mapping in _mappings():
         # Of a file, and no page another than the file's, as a debugger's breakpoint would make it.

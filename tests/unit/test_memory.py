@@ -1,4 +1,4 @@
-"""The C library keeps what a batch has freed; what only the start needed is given back."""
+"""The C library keeps what a batch has freed; what is not in use is given back from time to time."""
 
 import subprocess
 import sys
@@ -27,12 +27,12 @@ def test_code_that_ran_once_is_given_back():
     """A third of it at least, here of numpy's import; what is called again runs."""
     code = """
 import numpy, pathlib
-from otel_sysexit.memory import release_code
+from otel_sysexit.memory import release_unused
 def file_pages():
     lines = pathlib.Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("RssFile"))
 before = file_pages()
-release_code()
+release_unused()
 print(before, file_pages(), int(numpy.arange(1000).sum()))
 """
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
@@ -40,3 +40,24 @@ print(before, file_pages(), int(numpy.arange(1000).sum()))
 
     assert after < before * 2 / 3
     assert total == 499_500
+
+
+def test_what_a_batch_freed_is_given_back_when_it_is_asked_for():
+    """After a burst, nearly all of what it took goes back to the kernel."""
+    code = """
+import pathlib
+from otel_sysexit.memory import keep_freed_memory, release_unused
+keep_freed_memory()
+def resident_kib():
+    lines = pathlib.Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon"))
+burst = [bytearray(1 << 20) for _ in range(12)]
+burst.clear()
+before = resident_kib()
+release_unused()
+print(before, resident_kib())
+"""
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    before, after = map(int, done.stdout.split())
+
+    assert before - after > 10 << 10
