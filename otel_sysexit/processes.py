@@ -17,13 +17,13 @@ import numpy as np
 import numpy.typing as npt
 import psutil
 
-from otel_sysexit.calls import Calls
+from otel_sysexit.calls import Calls, number_owners
 from otel_sysexit.cgroups import Membership
 from otel_sysexit.containers import CgroupIndex, read_membership
 from otel_sysexit.contexts import ContextWatch
 from otel_sysexit.distinct import index_distinct
 from otel_sysexit.environment import parse_resource_attributes
-from otel_sysexit.identity import Image, Process, Thread, number_owners
+from otel_sysexit.identity import Image, Process, Thread
 from otel_sysexit.images import (
     START_TICK_NS,
     UNKNOWN,
@@ -167,7 +167,7 @@ class Processes:
             else:
                 self._unsettle_thread(pid, tid)
             if timeline is None or kind == TaskKind.PROCESS_START:
-                timeline = self._start(task, time_ns)
+                timeline = self._start(task, time_ns, produced)
             if kind in (TaskKind.EXEC, TaskKind.END):
                 timeline.threads.discard(int(task["previous_tid"]))
             if kind == TaskKind.EXEC:
@@ -183,8 +183,8 @@ class Processes:
                 is_gone = kind == TaskKind.END or gone != tid
                 self._superseded.append(_Superseded(produced, timeline, pid, gone, time_ns, is_gone))
 
-    def _start(self, task: Any, time_ns: int) -> Timeline:
-        """A process is born with its parent's program; or we hear of it for the first time."""
+    def _start(self, task: Any, time_ns: int, produced: int) -> Timeline:
+        """A process is born with its parent's program; or we hear of it for the first time. Who had its pid before is over, though that was not told."""
         pid, parent_pid = int(task["tgid"]), int(task["parent_tgid"])
         self._strays.pop(pid, None)
         parent_timeline = self._timelines.get(parent_pid)
@@ -193,6 +193,8 @@ class Processes:
         timeline = self._timelines.get(pid)
         if timeline is None:
             timeline = self._timelines[pid] = Timeline()
+        elif timeline.images:
+            self._displace(timeline.images[-1][1].process, process, produced)
         timeline.threads = set()  # not emptied: another process of this pid may be dying still
         if parent_image is None:
             self._add_image(timeline, process, time_ns, None, Facts.of(task))
@@ -212,6 +214,13 @@ class Processes:
             self._contexts.add(process.image)
             timeline.images.append((time_ns, process.image))
         return timeline
+
+    def _displace(self, before: Process, process: Process, produced: int) -> None:
+        """Let *before* be over, if *process* has its pid now and was not it: its end was lost."""
+        is_other = before.start_ticks not in (0, process.start_ticks)
+        if is_other and before.end_unix_ns is None:
+            before.end_unix_ns = process.start_unix_ns
+            self._dying[before] = _Dying(produced, set(), 0.0)
 
     def _shorten_ancestry(self, process: Process) -> None:
         """Let those go of the ended ones above *process* that nobody but the next one needs: who forks and ends, again and again, keeps none."""

@@ -385,3 +385,25 @@ def test_who_forks_and_ends_again_and_again_keeps_no_ancestors():
 
     assert ancestors[-1] == 1
     assert len(ancestors) <= 4
+
+
+def test_whose_pid_another_process_has_is_over():
+    """Where the record of an end was lost, the next start with that pid tells of it; the same start again does not."""
+    processes = Processes(0)
+    tick_ns = 10**7
+
+    def learn_start(start_ns: int, produced: int) -> Process:
+        task = made_task(TaskKind.PROCESS_START, STRANGER, start_ns=start_ns, time_ns=start_ns)
+        processes.learn(task, {}, produced)
+        return processes.thread_at(STRANGER, STRANGER, start_ns).process
+
+    first = learn_start(5 * tick_ns, 1)
+    learn_start(5 * tick_ns, 2)
+    before_the_next = processes.take_ended(2)
+    second = learn_start(9 * tick_ns, 10)
+
+    assert before_the_next == []
+    assert processes.take_ended(9) == []
+    assert len(processes.take_ended(10)) == 1
+    assert first.pid == second.pid
+    assert [process is second for process in processes.living()] == [True]
