@@ -99,12 +99,14 @@ class BatchEncoder:
         spans: Iterator[Request] = iter(())
         if self._spans is not None:
             spans = self._spans.encode(batch.calls, batch.placement, batch.spans, self._bytes_max)
-        return spans if self._logs is None else chain(spans, self._encode_logs(self._logs, batch))
+        if self._logs is None:
+            return spans
+        return chain(spans, self._encode_logs(self._logs, batch.calls, batch.placement))
 
-    def _encode_logs(self, logs: CallLogEncoder, batch: Batch) -> Iterator[Request]:
+    def _encode_logs(self, logs: CallLogEncoder, calls: Calls, placement: Placement) -> Iterator[Request]:
         """Encode when the first request is asked for, and yield them."""
-        requests = logs.encode(batch.calls, batch.placement, self._bytes_max)
-        del batch
+        requests = logs.encode(calls, placement, self._bytes_max)
+        del calls, placement
         yield from requests
 
 
@@ -269,6 +271,7 @@ class Exporter:
             except Exception as error:  # noqa: BLE001 (a bug of ours must not end delivery)
                 bug = f"internal error: {type(error).__name__}: {error}"
             finally:
+                requests = iter(())
                 with self._changed:
                     self._lose_unsent(bug)
                     self._is_busy = False

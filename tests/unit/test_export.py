@@ -2,6 +2,7 @@
 
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
@@ -561,3 +562,27 @@ def test_every_call_is_counted_once(sizes, answers, bytes_max):
 
     assert exporter.calls.delivered + sum(exporter.calls.undelivered.values()) == sum(sizes)
     assert 0 not in exporter.calls.undelivered.values()
+
+
+@pytest.mark.parametrize("signal", ["traces", "logs"])
+def test_a_batch_is_let_go_before_it_is_sent(signal):
+    """Sending takes as long as it likes, and a batch is megabytes: only bytes wait for the answer."""
+    columns, seen = [], []
+
+    def add(exporter: Exporter) -> None:
+        batch = make_batch(3)
+        columns.append(weakref.ref(batch.calls.start_unix_ns))
+        exporter.add(batch)
+
+    def answer() -> Answer:
+        end = time.monotonic() + DEADLINE_S  # who has added it may not be back yet
+        while columns[0]() is not None and time.monotonic() < end:
+            time.sleep(0.001)
+        seen.append(columns[0]())
+        return DELIVERED
+
+    exporter = make_exporter(Scripted(always=answer), signals=(signal,))
+    add(exporter)
+    exporter.close()
+
+    assert seen == [None]
