@@ -18,7 +18,7 @@ from otel_sysexit.addresses import Addresses
 from otel_sysexit.arguments import ArgumentTexts
 from otel_sysexit.benign import BenignErrors
 from otel_sysexit.files import Files
-from otel_sysexit.identity import Image, Thread, number_owners
+from otel_sysexit.identity import Image, Thread
 from otel_sysexit.kernel import records
 from otel_sysexit.strings import Strings
 from otel_sysexit.syscalls import X32_BIT, Abi, Kinds, convert_arguments
@@ -109,7 +109,7 @@ class Calls:
         Args:
             thread: intp[n]: which of *threads* made each.
             threads: t of them.
-            owners: u8[t, 2], as `identity.number_owners` returns them; None: they are asked for.
+            owners: u8[t, 2], as `number_owners` returns them; None: they are asked for.
         """
         if owners is None:
             owners = number_owners(threads)
@@ -127,6 +127,12 @@ class Calls:
             programs=programs,
             process_number=processes,
         )
+
+
+def number_owners(threads: Sequence[Thread]) -> npt.NDArray[np.uint64]:
+    """Return u8[n, 2]: the number of the program, and of the process, that each of *threads* belongs to."""
+    numbers = [(one.image.number, one.image.process.number) for one in threads]
+    return np.array(numbers, np.uint64).reshape(-1, 2)
 
 
 class Clock:

@@ -1,16 +1,12 @@
 """
 Who made a call: plain facts about processes, the programs they run and their threads.
 
-Types, and columns of them: processes.py fills them in; calls, traces, otlp and the terminal read them.
+Types only: processes.py fills them in; calls, traces, otlp and the terminal read them.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from typing import TypeAlias
-
-import numpy as np
-import numpy.typing as npt
 
 from otel_sysexit.propagation import TraceContext
 
@@ -111,9 +107,3 @@ class Thread:
     def process(self) -> Process:
         """The process it belongs to."""
         return self.image.process
-
-
-def number_owners(threads: Sequence[Thread]) -> npt.NDArray[np.uint64]:
-    """Return u8[n, 2]: the number of the program, and of the process, that each of *threads* belongs to."""
-    numbers = [(one.image.number, one.image.process.number) for one in threads]
-    return np.array(numbers, np.uint64).reshape(-1, 2)

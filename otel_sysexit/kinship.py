@@ -61,7 +61,7 @@ class Kinship:
         self._is_over = np.zeros(_ROWS_AT_FIRST, np.bool_)
         self._table = HashTable(_TABLE_BITS)
         """The row of each process's number."""
-        # Processes whose end was told: in later parts, what they left behind hangs below who is above them.
+        # In later parts, what those who are over left behind hangs below who is above them. They may come back after `forget`.
         self._over: WeakSet[Process] = WeakSet()
         self._root = NOBODY
 
@@ -73,7 +73,7 @@ class Kinship:
         self._root = self.row(process)
 
     def row(self, process: Process) -> int:
-        """Return the row of *process*; those above it have one then, too."""
+        """Return the row of *process*. If it is a new one, those above it have one then, too."""
         found = self._row_of.get(process)
         if found is not None:
             return found
@@ -109,12 +109,21 @@ class Kinship:
         """Return intp[n], the row of each of *processes*."""
         return np.fromiter(map(self.row, processes), np.intp, len(processes))
 
-    def find(self, numbers: npt.NDArray[np.uint64], programs: Sequence[Image]) -> npt.NDArray[np.intp]:
-        """Return intp[k], the row of each of *numbers*, u8[k], of processes which *programs* run, and others."""
+    def find(
+        self, numbers: npt.NDArray[np.uint64], programs: Sequence[Image], which: npt.NDArray[np.intp]
+    ) -> npt.NDArray[np.intp]:
+        """
+        Return the row of each of k processes, intp[k].
+
+        Args:
+            numbers: u8[k], theirs.
+            programs: What they run, among others.
+            which: intp[k]: which of *programs* each one runs.
+        """
 
         def look_up(new: npt.NDArray[np.uint64]) -> npt.NDArray[np.intp]:
-            process_of = {image.process.number: image.process for image in programs}
-            return self.rows([process_of[number] for number in new.tolist()])
+            program = dict(zip(numbers.tolist(), which.tolist(), strict=True))
+            return self.rows([programs[program[number]].process for number in new.tolist()])
 
         return self._table.find(numbers, self._number, look_up)
 
@@ -124,13 +133,14 @@ class Kinship:
         return found
 
     def begins_unix_ns(self, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.uint64]:
-        """Return u8[n]: from when on those that have *rows*, intp[n], are of interest."""
+        """Return u8[n]: from when on those that have *rows*, intp[n], are of interest; of the command, whose beginning is known later, as it was thought to be."""
         return self._begin_unix_ns.take(rows)
 
     def end(self, process: Process) -> None:
         """Take note that *process* is over."""
         self._over.add(process)
-        self._is_over[self.row(process)] = True
+        row = self.row(process)  # before: the columns may become longer
+        self._is_over[row] = True
 
     def find_newcomers(self, rows: npt.NDArray[np.intp], is_here: npt.NDArray[np.bool_]) -> Newcomers:
         """
@@ -140,22 +150,38 @@ class Kinship:
             rows: intp[k], who have none yet; in this order they are asked for.
             is_here: bool[all rows]: who has one there.
         """
-        # Which of those that are asked for needs each first.
-        needed = np.full(len(self), _NEVER)
-        np.minimum.at(needed, rows, np.arange(len(rows)))
         above_of = np.full(len(self), NOBODY)
+        is_needed = np.zeros(len(self), np.bool_)
         level = rows
         while len(level):
+            is_needed[level] = True
             above = above_of[level] = self._find_above(level, is_here)
-            is_missing = (above != NOBODY) & ~is_here.take(above)
-            level, above = level[is_missing], above[is_missing]
-            before = needed.take(above)
-            np.minimum.at(needed, above, needed.take(level))
-            level = find_distinct(above[needed.take(above) < before])
-        found = np.flatnonzero(needed != _NEVER)
-        found = found.take(np.argsort(needed.take(found), kind="stable"))
-        counts = np.cumsum(np.bincount(needed.take(found) + 1, minlength=1 + len(rows)))
+            above = above[above != NOBODY]
+            level = find_distinct(above[~(is_here | is_needed).take(above)])
+        found = np.flatnonzero(is_needed)
+        needed_by = self._find_first(rows, found, above_of, is_needed)
+        order = np.argsort(needed_by, kind="stable")
+        counts = np.cumsum(np.bincount(needed_by + 1, minlength=1 + len(rows)))
+        found = found.take(order)
         return Newcomers(found, above_of.take(found), counts)
+
+    def _find_first(
+        self,
+        rows: npt.NDArray[np.intp],
+        found: npt.NDArray[np.intp],
+        above_of: npt.NDArray[np.intp],
+        is_needed: npt.NDArray[np.bool_],
+    ) -> npt.NDArray[np.intp]:
+        """Return which of *rows* needs each of those that were *found* first, intp[m]; the other arguments are of all rows."""
+        first = np.full(len(self), _NEVER)
+        np.minimum.at(first, rows, np.arange(len(rows)))
+        # To whom is above, who is above that one, and so on: each time twice as far up.
+        everyone = np.arange(len(self))
+        upwards = np.where((above_of != NOBODY) & is_needed.take(above_of), above_of, everyone)
+        while not np.array_equal(upwards, everyone):
+            np.minimum.at(first, upwards.take(found), first.take(found))
+            everyone, upwards = upwards, upwards.take(upwards)
+        return first.take(found)
 
     def _find_above(self, rows: npt.NDArray[np.intp], is_here: npt.NDArray[np.bool_]) -> npt.NDArray[np.intp]:
         """Return whose span those at *rows*, intp[n], hang below: their parent's or, where that one is over and has none, that of who is above it."""

@@ -27,7 +27,7 @@ class SettledThreads:
         """By number; 0: no thread has it."""
         self._threads = np.zeros(_THREADS_AT_FIRST, np.object_)
         self._owners = np.zeros((_THREADS_AT_FIRST, 2), np.uint64)
-        """As `identity.number_owners` returns them."""
+        """As `calls.number_owners` returns them."""
         self._free: list[int] = list(range(_THREADS_AT_FIRST - 1, 0, -1))
         self._table = HashTable(_TABLE_BITS)
 
@@ -57,6 +57,6 @@ class SettledThreads:
         return np.array([self._numbers.get(key, 0) for key in keys.tolist()], np.intp)
 
     def take(self, numbers: npt.NDArray[np.intp]) -> tuple[list[Thread], npt.NDArray[np.uint64]]:
-        """Return the threads that have *numbers*, intp[k], none of which is 0, and `identity.number_owners` of them, u8[k, 2]."""
+        """Return the threads that have *numbers*, intp[k], none of which is 0, and `calls.number_owners` of them, u8[k, 2]."""
         threads: list[Thread] = self._threads.take(numbers).tolist()
         return threads, self._owners.take(numbers, axis=0)

@@ -20,7 +20,7 @@ _NEVER: Final = 2**64 - 1
 # As Member has it.
 _ROW: Final = np.dtype(
     [
-        ("process", np.intp),
+        ("kin", np.intp),
         ("span_id", np.uint64),
         ("above", np.intp),
         ("earliest_unix_ns", np.uint64),
@@ -33,8 +33,8 @@ _ROWS_AT_FIRST: Final = 64
 class Member(NamedTuple):
     """What a part knows of one process, which has a span there."""
 
-    process: int
-    """Its row in `Kinship`."""
+    kin: int
+    """Row of the process in `Kinship`."""
     span_id: int
     above: int
     """Row of whose span it is below; -1: nobody's."""
@@ -75,10 +75,10 @@ class TreePart:
         self._row_of = grown(self._row_of, count)
         return self._row_of[:count] > 0
 
-    def find(self, processes: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
-        """Return intp[n], the rows of those who have the rows *processes*, intp[n], in `Kinship`; NOBODY: it has no span here."""
-        self._row_of = grown(self._row_of, int(processes.max(initial=0)) + 1)
-        return self._row_of.take(processes) - 1
+    def find(self, kin: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
+        """Return intp[n], the rows of those who have the rows *kin*, intp[n], in `Kinship`; NOBODY: it has no span here."""
+        self._row_of = grown(self._row_of, int(kin.max(initial=0)) + 1)
+        return self._row_of.take(kin) - 1
 
     def admit(self, newcomers: Newcomers, span_ids: npt.NDArray[np.uint64]) -> None:
         """Give *newcomers* a row each, and these *span_ids*."""
@@ -87,7 +87,7 @@ class TreePart:
         self._row_of = grown(self._row_of, int(newcomers.rows.max(initial=0)) + 1)
         self._row_of[newcomers.rows] = np.arange(first, self._count) + 1
         rows = self._rows[first : self._count]
-        rows["process"] = newcomers.rows
+        rows["kin"] = newcomers.rows
         rows["span_id"] = span_ids
         rows["above"] = np.where(newcomers.above == NOBODY, NOBODY, self._row_of.take(newcomers.above) - 1)
         rows["earliest_unix_ns"] = _NEVER
@@ -122,9 +122,9 @@ class TreePart:
         above = self._rows["above"].take(rows)
         return np.where(above == NOBODY, np.uint64(0), self.span_ids(above))
 
-    def processes(self, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
+    def kin(self, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
         """Return intp[n]: whose spans those at *rows* are, as rows in `Kinship`."""
-        return self._rows["process"].take(rows)
+        return self._rows["kin"].take(rows)
 
     def starts_unix_ns(
         self, rows: npt.NDArray[np.intp], begins_unix_ns: npt.NDArray[np.uint64], end_unix_ns: int

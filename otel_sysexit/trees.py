@@ -6,7 +6,7 @@ part, when it has very many spans or gets old. In each part, a process that has 
 lies in that part; the root of a part is linked to the one before.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import compress
 from typing import Final, NamedTuple
 
@@ -41,6 +41,8 @@ from otel_sysexit.traces import (
 from otel_sysexit.treeparts import TreePart
 
 PART_SECONDS_MAX: Final = 60
+_AT_ONCE: Final = 1_024
+"""As many processes are looked at together, whether or not there is room for them."""
 
 
 class _Fitting(NamedTuple):
@@ -134,7 +136,7 @@ class Tree:
         """Return the first of the calls at *rows*, intp[n], n > 0, that there is room for together with the spans that they need of processes."""
         room = self._room()
         programs, of_row = index_distinct(calls.program.take(rows))
-        callers = self._kinship.find(calls.process_number.take(programs), calls.programs)
+        callers = self._kinship.find(calls.process_number.take(programs), calls.programs, programs)
         strangers = np.flatnonzero(self._part.find(callers) == NOBODY)
         newcomers = NO_NEWCOMERS
         if len(strangers):  # not in most batches of few processes
@@ -149,7 +151,10 @@ class Tree:
         count = min(firsts[0], room - int(newcomers.counts[taken]))
         is_too_much = count <= 0
         if is_too_much:
-            count, taken = 1, int(not firsts[0])
+            count, taken = (
+                1,
+                int(firsts[0] == 0),
+            )  # with it the spans that it needs, if its process is a stranger
         if count < len(rows):
             present, of_row = index_distinct(of_row[:count])
             callers = callers.take(present)
@@ -169,11 +174,11 @@ class Tree:
         """Return how many more spans fit into the part."""
         return self._spans_max - self._part.calls - len(self._part)
 
-    def _find_newcomers(self, processes: npt.NDArray[np.intp]) -> Newcomers:
-        """Return who needs a span in this part for *processes*, intp[n], rows in `Kinship`, which have none."""
-        if not len(processes):  # mostly
+    def _find_newcomers(self, kin: npt.NDArray[np.intp]) -> Newcomers:
+        """Return who needs a span in this part for *kin*, intp[n], rows in `Kinship`, which have none."""
+        if not len(kin):  # mostly
             return NO_NEWCOMERS
-        return self._kinship.find_newcomers(processes, self._part.has(len(self._kinship)))
+        return self._kinship.find_newcomers(kin, self._part.has(len(self._kinship)))
 
     def _admit(self, newcomers: Newcomers) -> None:
         """Give *newcomers* a span in this part, each below who is above it."""
@@ -182,23 +187,31 @@ class Tree:
 
     def _admit_all(self, processes: Sequence[Process]) -> npt.NDArray[np.intp]:
         """Return the rows, intp[n], of the spans of *processes* in this part; they and those above them have one from now on."""
-        rows = self._kinship.rows(processes)
-        self._admit(self._find_newcomers(rows[self._part.find(rows) == NOBODY]))
-        return self._part.find(rows)
+        kin = self._kinship.rows(processes)
+        self._admit(self._find_newcomers(kin[self._part.find(kin) == NOBODY]))
+        return self._part.find(kin)
+
+    def _by_part(self, processes: Sequence[Process]) -> Iterator[Sequence[Process]]:
+        """Yield *processes* in groups: the spans of each, and of those above them, fit into the part that is open then, or are in it."""
+        at = 0
+        while at < len(processes):
+            head = processes[at : at + max(self._room(), _AT_ONCE)]
+            kin = self._kinship.rows(head)
+            new = np.flatnonzero(self._part.find(kin) == NOBODY)
+            newcomers = self._find_newcomers(kin.take(new))
+            taken = int(np.searchsorted(newcomers.counts[1:], self._room(), side="right"))
+            count = int(new[taken]) if taken < len(new) else len(head)
+            if not count and (self._part.calls or len(self._part) > 1):
+                self._close_part()
+                continue
+            # Into an empty one goes one at least, however many are above it.
+            yield head[: max(count, 1)]
+            at += max(count, 1)
 
     def end(self, processes: Iterable[Process]) -> None:
         """Make the spans of *processes*."""
-        ended = [process for process in processes if process.end_unix_ns is not None]
-        while ended:
-            new = np.flatnonzero(self._part.find(self._kinship.rows(ended)) == NOBODY)
-            newcomers = self._find_newcomers(self._kinship.rows([ended[index] for index in new.tolist()]))
-            taken = int(np.searchsorted(newcomers.counts[1:], self._room(), side="right"))
-            fitting = int(new[taken]) if taken < len(new) else len(ended)
-            if not fitting and (self._part.calls or len(self._part) > 1):
-                self._close_part()
-                continue
-            some, ended = ended[: max(fitting, 1)], ended[max(fitting, 1) :]
-            self._end_here(some)
+        for ended in self._by_part([one for one in processes if one.end_unix_ns is not None]):
+            self._end_here(ended)
 
     def _end_here(self, processes: Sequence[Process]) -> None:
         """Make the spans of *processes*, which have ended, in this part."""
@@ -223,9 +236,9 @@ class Tree:
 
     def finish(self, living: Iterable[Process], now_unix_ns: int) -> None:
         """End the spans of *living* processes now, without an exit code, and what else is left of the part."""
-        processes = list(living)
-        for process, row in zip(processes, self._admit_all(processes).tolist(), strict=True):
-            self._tell(process, row, now_unix_ns)
+        for processes in self._by_part(list(living)):
+            for process, row in zip(processes, self._admit_all(processes).tolist(), strict=True):
+                self._tell(process, row, now_unix_ns)
         self._tell_rest(now_unix_ns)
 
     def _close_part(self) -> None:
@@ -261,7 +274,7 @@ class Tree:
 
     def _processes(self, rows: npt.NDArray[np.intp]) -> list[Process]:
         """Return the processes that the spans at *rows*, intp[n], in this part are of."""
-        return self._kinship.processes(self._part.processes(rows))
+        return self._kinship.processes(self._part.kin(rows))
 
     def _make_alike(
         self, rows: npt.NDArray[np.intp], images: Sequence[Image], end_unix_ns: int
@@ -273,7 +286,7 @@ class Tree:
             part.trace_id,
             part.span_ids(rows),
             part.parent_span_ids(rows),
-            part.starts_unix_ns(rows, self._kinship.begins_unix_ns(part.processes(rows)), end_unix_ns),
+            part.starts_unix_ns(rows, self._kinship.begins_unix_ns(part.kin(rows)), end_unix_ns),
             end_unix_ns,
             *self._context_of(part),
         )
@@ -300,7 +313,7 @@ class Tree:
             image.executable_name,
             part.trace_id,
             member.span_id,
-            0 if member.above < 0 else part.get(member.above).span_id,
+            0 if member.above == NOBODY else part.get(member.above).span_id,
             min(max(process.begin_unix_ns, part.start_unix_ns), member.earliest_unix_ns, end_unix_ns),
             end_unix_ns,
             image,

@@ -171,7 +171,8 @@ def put_into_kernel(
             stack.callback(os.close, maps[one.name])
         if CALLS_RINGS in maps:
             _put_rings(maps[CALLS_RINGS], [maps[name] for name in calls_rings])
-        with ThreadPoolExecutor() as pool:  # the kernel verifies each on a CPU of its own
+        # The kernel verifies each on the CPU of its thread. One takes longer than all others together.
+        with ThreadPoolExecutor(max_workers=2) as pool:
             loads = [pool.submit(_load, one, maps, compiled.licence) for one in compiled.programs]
         for load in loads:
             if load.exception() is None:

@@ -30,6 +30,12 @@ def bring_up(family):
     return processes, kinship
 
 
+def find(kinship, processes):
+    """Return the rows of *processes*, found by their numbers."""
+    numbers = np.array([one.number for one in processes], np.uint64)
+    return kinship.find(numbers, [one.image for one in processes], np.arange(len(processes)))
+
+
 def above(process, root, over, here):
     """Return whose span that of *process* is to hang below."""
     if process is root:
@@ -79,7 +85,7 @@ def test_who_is_over_is_forgotten_and_its_children_stay_below_who_is_above_it(fa
     kinship.rows(processes)
     kinship.forget()
     is_forgotten = len(kinship) < len(processes)
-    rows = kinship.find(np.array([one.number for one in living], np.uint64), [one.image for one in living])
+    rows = find(kinship, living)
     found = kinship.find_newcomers(rows, np.zeros(len(kinship), np.bool_))
     above_of = dict(zip(kinship.processes(found.rows), found.above.tolist(), strict=True))
 
@@ -113,8 +119,33 @@ def test_a_number_that_looks_like_another_is_told_apart():
     """Far more processes than the table has places are found, each by its own number."""
     kinship = Kinship()
     processes = [make_process(pid) for pid in range(1, 50_000)]
-    numbers = np.array([one.number for one in processes], np.uint64)
-    images = [one.image for one in processes]
 
-    assert kinship.processes(kinship.find(numbers, images)) == processes
-    assert kinship.processes(kinship.find(numbers, images)) == processes
+    assert kinship.processes(find(kinship, processes)) == processes
+    assert kinship.processes(find(kinship, processes)) == processes
+
+
+def test_the_end_of_somebody_unknown_counts():
+    """However many are known already: where there is no room for another row, it is made."""
+    kinship = Kinship()
+    processes = [make_process(pid) for pid in range(1, 200)]
+    for process in processes:
+        kinship.end(process)
+    child = make_process(200, parent=processes[-1])
+    newcomers = kinship.find_newcomers(kinship.rows([child]), np.zeros(200, np.bool_))
+
+    assert kinship.processes(newcomers.rows) == [child]
+
+
+def test_a_chain_of_ten_thousand_is_found():
+    """Whoever of a long line of descendants is asked for first, each is found once, with who is above it."""
+    kinship = Kinship()
+    line = [make_process(1)]
+    kinship.set_root(line[0])
+    for pid in range(2, 10_001):
+        line.append(make_process(pid, parent=line[-1]))
+    newcomers = kinship.find_newcomers(kinship.rows(line[::-1]), np.zeros(len(line), np.bool_))
+
+    assert newcomers.counts.tolist() == [0, *[len(line)] * len(line)]
+    assert dict(zip(newcomers.rows.tolist(), newcomers.above.tolist(), strict=True)) == {
+        row: row - 1 if row else NOBODY for row in kinship.rows(line).tolist()
+    }
