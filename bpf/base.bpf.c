@@ -24,6 +24,7 @@
  *   KEEP_ERRORS                  ... but always those whose errno is marked in `errnos`
  *   KEEP_SLOW_NS                 ... and those that took at least this long
  *   KEEP_SLOW_BY_CALL            ... with exceptions in `keep_slow`
+ *   REPORT_STUCK                 calls in flight are looked at, whatever sampling says
  *   PENDING_PLACES               see slots.bpf.c
  *   CURRENT_SPANS                say which span of the application each call was made in; see spans.bpf.c
  *   SELECT_*, EXCLUDE_*, EXE_GLOBS, EXE_GLOBS_EXCLUDED, NO_FOLLOW   see selection.bpf.c

@@ -4,8 +4,8 @@
  * random number reaches the threshold, which travels in its record: whatever the
  * threshold was at that moment, the call stands for 2^32 / (2^32 - threshold) calls.
  *
- * Decided at sys_enter when nothing that is known later can overrule it
- * (SAMPLE_AT_ENTER), else at sys_exit.
+ * Decided at sys_enter when nothing that is known later can overrule it, and
+ * nobody asks meanwhile what does not return (SAMPLE_AT_ENTER), else at sys_exit.
  */
 
 #if defined(SAMPLE_THRESHOLD) || defined(MAX_RATE)
@@ -14,7 +14,7 @@
 #if defined(MAX_RATE) && (defined(ERRORS_ONLY) || defined(ERRNO_SET) || defined(MIN_DURATION_NS))
 #define SAMPLE_BY_OUTCOME
 #endif
-#if !defined(KEEP_ERRORS) && !defined(KEEP_SLOW_NS) && !defined(SAMPLE_BY_OUTCOME)
+#if !defined(KEEP_ERRORS) && !defined(KEEP_SLOW_NS) && !defined(SAMPLE_BY_OUTCOME) && !defined(REPORT_STUCK)
 #define SAMPLE_AT_ENTER
 #endif
 #endif

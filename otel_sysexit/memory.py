@@ -1,7 +1,7 @@
 """
 How the C library and the kernel go about our memory.
 
-What is freed goes back to the kernel at once by default, and comes back page by page, each a fault: a batch is some megabytes, many times a second.
+Without the settings here, what is freed goes back to the kernel at once, and comes back page by page, each a fault: a batch is some megabytes, many times a second.
 What a burst took, and what code and constants were ever needed, would stay resident, though most of it never is again.
 """
 

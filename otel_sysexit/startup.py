@@ -107,6 +107,7 @@ def make_request(config: Config, chosen: Targets, context_map: int | None = None
         has_max_rate=config.max_rate > 0,
         kept_errnos=_kept_errnos(config) if config.keep_errors else None,
         keep_slow=_thresholds(config.keep_slow, none_ns=_NEVER_NS),
+        reports_stuck=bool(config.stuck_after_ns),
         selection=Selection(chosen.cflags(), chosen.selection_keys(), chosen.exe_globs()),
         cgroup_subsystem=_cgroup_subsystem(chosen),
         own_tgid=os.getpid(),

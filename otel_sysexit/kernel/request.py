@@ -93,6 +93,8 @@ class Request:
     kept_errnos: npt.NDArray[np.uint8] | None = None
     """u1[4096], 1 where a call with that errno is never sampled out."""
     keep_slow: Thresholds | None = None
+    reports_stuck: bool = False
+    """Whether calls that do not return are reported: all of them, so that sampling is decided when they have returned."""
     selection: Selection = field(default_factory=Selection)
     cgroup_subsystem: str | None = None
     """Of the hierarchy in which processes are told, and chosen by, their cgroups; empty: v2; None: there are no cgroups."""
@@ -177,6 +179,7 @@ class Request:
             "ERRNO_SET": self.wanted_errnos is not None,
             "MAX_RATE": self.has_max_rate,
             "KEEP_ERRORS": self.kept_errnos is not None,
+            "REPORT_STUCK": self.reports_stuck,
             "CURRENT_SPANS": self.has_spans,
         }
         return flags + [f"-D{name}" for name, is_made in choices.items() if is_made]

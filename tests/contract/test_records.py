@@ -298,6 +298,7 @@ def everything_asked_for() -> list[Request]:
         keep_errors=True,
         attributes=AttributeSelection((("process.command_args", True),)),
         sample=0.5,
+        stuck_after_ns=10**9,
     )
     criteria = targets.Criteria(
         pids=frozenset([1]),

@@ -64,6 +64,7 @@ def call_requests() -> Iterator[Request]:
     yield from requests(**outcomes)
     yield from requests(**outcomes, **kept, sample_threshold=(1 << 31,))
     yield from requests(**outcomes, **kept, has_max_rate=(True,))
+    yield from requests(**outcomes, has_max_rate=(True,), reports_stuck=(True,))
 
 
 def string_requests() -> Iterator[Request]:
@@ -145,6 +146,7 @@ def largest_requests() -> Iterator[Request]:
         kept_errnos=(ERRNOS,),
         keep_slow=(BY_CALL,),
         has_max_rate=(True,),
+        reports_stuck=(True,),
         current_spans_fd=(0,),
         selection=(
             Selection(["-DSELECT_ALL", *excluded]),

@@ -123,6 +123,16 @@ def test_the_log_record_says_what_the_span_will(start_reporting, eventually):
     assert span.start < record.time < span.end
 
 
+def test_a_call_that_sampling_leaves_out_is_reported_too(start_reporting, eventually):
+    """What hangs is looked for among all calls: of a busy program hardly any are kept."""
+    agent = start_reporting("run", "--sample", "1/1000000", "--stuck-after", "1s", "--", "sleep", "600")
+    eventually(lambda: agent.lines("clock_nanosleep"), "a report", 30)
+    agent.process.send_signal(signal.SIGTERM)
+    agent.end()
+
+    assert {line["name"] for line in agent.lines("clock_nanosleep")} == {"sleep"}
+
+
 def test_a_call_that_ends_in_time_is_not_reported(start_reporting):
     """Calls below the threshold, however many and in a program that lives longer, give neither line nor record."""
     script = "for _ in 1 2 3; do sleep 0.7; done"

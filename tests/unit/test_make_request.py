@@ -50,6 +50,14 @@ def test_an_agent_keeps_a_rate_by_default():
     assert ask("attach").has_max_rate
 
 
+def test_what_does_not_return_is_seen_whatever_is_sampled():
+    """--stuck-after has sampling wait for the end of a call."""
+    assert [ask("attach", **chosen).reports_stuck for chosen in ({}, {"stuck_after_ns": "1s"})] == [
+        False,
+        True,
+    ]
+
+
 def test_a_part_is_kept_by_a_threshold():
     """--sample alone is compiled in."""
     assert ask(sample="1/100").sample_threshold == threshold_of(0.01)

@@ -97,6 +97,7 @@ BY_CALL = Thresholds(5, table_with(np.uint64, nr0=9))
         ({"sample_threshold": 2**32 - 1}, {"SAMPLE_THRESHOLD": "4294967295U"}),
         ({"has_max_rate": True}, {"MAX_RATE": ""}),
         ({"kept_errnos": MARKED}, {"KEEP_ERRORS": ""}),
+        ({"reports_stuck": True}, {"REPORT_STUCK": ""}),
         ({"keep_slow": ALONE}, {"KEEP_SLOW_NS": "5ULL"}),
         ({"keep_slow": BY_CALL}, {"KEEP_SLOW_NS": "5ULL", "KEEP_SLOW_BY_CALL": ""}),
         ({"selection": Selection(["-DSELECT_PID", "-DEXE_GLOBS=2"])}, {"SELECT_PID": "", "EXE_GLOBS": "2"}),
