@@ -61,10 +61,14 @@ class Traced:
     """The same before the first of the calls."""
     resident: Sequence[int]
     """KiB, second by second while calls were made."""
+    rest_resident: int
+    """KiB, when it has had a rest after that."""
 
 
-def trace(command: Sequence[str], sink: Collector, options: Sequence[str] = ()) -> Traced:
-    """Trace *command*, which makes its calls when it gets a line, says something then, and ends with its input."""
+def trace(
+    command: Sequence[str], sink: Collector, options: Sequence[str] = (), rest_seconds: float = 0.0
+) -> Traced:
+    """Trace *command*, which makes its calls when it gets a line, says something then, and ends with its input, *rest_seconds* after it was idle again."""
     where = ("--endpoint", sink.endpoint, "--protocol", "grpc")
     receiver = psutil.Process(sink.pid)
     pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
@@ -85,6 +89,8 @@ def trace(command: Sequence[str], sink: Collector, options: Sequence[str] = ()) 
         cpu_after = wait_for_idle(agent)
         receiver_cpu = cpu_seconds(receiver) - receiver_before
         spans_after, memory = sink.accepted_spans(), _memory(process.pid)
+        time.sleep(rest_seconds)
+        rest_resident = _memory(process.pid)["VmRSS"]
         end_cpu = 0.0
         if has_processes:
             _tell(process, b"end\n")
@@ -102,6 +108,7 @@ def trace(command: Sequence[str], sink: Collector, options: Sequence[str] = ()) 
         memory=memory,
         idle_memory=idle_memory,
         resident=resident,
+        rest_resident=rest_resident,
     )
 
 

@@ -24,6 +24,8 @@ _RING_SIZES = ("256KiB", "1MiB", "4MiB", "16MiB", "64MiB")
 _RING_RATE = 1_000_000
 _LOAD = (10, 1, 8, 100_000)
 """Processes, threads, kinds of calls, calls a second, for memory over time."""
+_REST_SECONDS = 17
+"""Longer than lies between two times that the agent gives memory back."""
 
 
 def measure(bench: Bench) -> Results:
@@ -32,7 +34,7 @@ def measure(bench: Bench) -> Results:
     with bench.collector() as sink:
         starts = whole_agent.measure_starts(sink.endpoint, bench.times(10, 2))
         million = whole_agent.run_million(bench.program, sink)
-        long_run = whole_agent.trace(load, sink)
+        long_run = whole_agent.trace(load, sink, rest_seconds=bench.times(_REST_SECONDS, 1))
         sustained = list(_sustain(bench, sink))
         ring_sizes = _ring_sizes(bench, sink)
     idle = whole_agent.idle_share(bench.times(20, 2))
@@ -58,6 +60,7 @@ def measure(bench: Bench) -> Results:
             "imports": f"What imports take of it (MiB, one after the other in a new interpreter): {imports}.",
             "attach": _tell_attach(attach),
             "growth": _tell_growth(long_run),
+            "rest": f"{long_run.rest_resident / 1024:.1f} MiB stay when no more calls come.",
             "idle": f"An agent that traces a process which sleeps takes {idle:.2%} of one CPU.",
         },
     )
