@@ -25,7 +25,7 @@ _ROWS_AT_FIRST: Final = 64
 
 
 class Newcomers(NamedTuple):
-    """m processes that need a span in a part for others, k in number, that were asked for, and are among them."""
+    """The m processes that need a span in a part so that the k that were asked for can have one: these, and those above them."""
 
     rows: npt.NDArray[np.intp]
     """intp[m], those that are needed earlier first."""

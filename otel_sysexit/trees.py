@@ -151,10 +151,8 @@ class Tree:
         count = min(firsts[0], room - int(newcomers.counts[taken]))
         is_too_much = count <= 0
         if is_too_much:
-            count, taken = (
-                1,
-                int(firsts[0] == 0),
-            )  # with it the spans that it needs, if its process is a stranger
+            count = 1
+            taken = int(firsts[0] == 0)  # the spans that it needs, if its process is a stranger
         if count < len(rows):
             present, of_row = index_distinct(of_row[:count])
             callers = callers.take(present)
