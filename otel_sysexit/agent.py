@@ -32,7 +32,7 @@ from otel_sysexit.kernel.capture import Capture
 from otel_sysexit.kernel.handover import Loader
 from otel_sysexit.kernel.records import Ledger
 from otel_sysexit.ledger import Account, Delivery
-from otel_sysexit.memory import keep_freed_memory, release_unused
+from otel_sysexit.memory import Unused, keep_freed_memory
 from otel_sysexit.messages import explain_bug, say
 from otel_sysexit.otlp.export import Batch
 from otel_sysexit.otlp.resources import rules_of
@@ -57,10 +57,6 @@ _LOOK_SECONDS: Final = 1.0
 """How often stuck calls are looked for, if at all."""
 _TOTALS_SECONDS: Final = 1.0
 """How old the figures may be that windows say of calls that are not in them."""
-_STARTED_SECONDS: Final = 3.0
-"""When it has started: libraries are imported, the connection is made."""
-_RELEASE_SECONDS: Final = 15.0
-"""How often after that the pages of what has not run since are given back."""
 _NEARLY_FULL: Final = 7 / 8
 """Of a ring: what cannot be delivered is given up from then on."""
 _KEPT_IN_MIND_MAX: Final = 32_768
@@ -122,7 +118,7 @@ class Agent:
         self._capture: Capture | None = None
         self._reader: Reader | None = None
         self._rate: RateKeeper | None = None
-        self._release_at = float("inf")
+        self._unused = Unused()
         self.gathering = Gathering(0.0 if config.live else config.schedule_delay_ns / 1e9)
         self._stuck = StuckCalls(config.stuck_after_ns, _boot_ns()) if config.stuck_after_ns else None
         self._next_look = time.monotonic() + _LOOK_SECONDS if self._stuck else float("inf")
@@ -173,7 +169,7 @@ class Agent:
 
     def loop(self, is_done: Callable[[], bool]) -> None:
         """Deliver until *is_done* or aborted."""
-        self._release_at = time.monotonic() + _STARTED_SECONDS
+        self._unused.note_start()
         while not is_done() and not self.is_aborted:
             is_look_due = self._is_report_asked or time.monotonic() >= self._next_look
             done = self._look() if is_look_due else self._round()
@@ -230,9 +226,7 @@ class Agent:
     def _round(self) -> _Round:
         """Read what is there and pass it on."""
         capture = self.capture
-        if time.monotonic() >= self._release_at:
-            self._release_at = time.monotonic() + _RELEASE_SECONDS
-            release_unused()
+        self._unused.tick()
         is_full = capture.calls.share_used() > _NEARLY_FULL or self.processes.waiting() > _KEPT_IN_MIND_MAX
         if is_full and self._sinks.is_stalled():
             self._shed()
@@ -242,6 +236,7 @@ class Agent:
         calls = self.reader.read(limit)
         if len(calls):
             self.gathering.note_read()
+            self._unused.note_batch()
         self._pass_on(calls, capture.calls.consumed)
         if self._rate is not None:
             self._rate.keep()

@@ -111,6 +111,9 @@ class ArgumentTexts:
             rows = self._find(keys)
         # Two combinations with one key are as good as impossible, and then the second stays numbers.
         rows[self._differing(rows, kind, values)] = 0
+        known = np.flatnonzero(rows)
+        distinct, firsts = np.unique(keys.take(known), return_index=True)
+        self._table.put(distinct, rows.take(known).take(firsts))
         return rows
 
     def _learn(self, index: int, kind: Kind) -> None:
@@ -182,7 +185,6 @@ class ArgumentTexts:
         if not rows:
             return False
         all_keys = np.concatenate((self._keys, np.array(added, np.uint64)))
-        self._table.put(all_keys[-len(rows) :], np.array(rows))
         order = np.argsort(all_keys)
         self._keys = all_keys[order]
         self._rows = np.concatenate((self._rows, np.array(rows, np.uint16)))[order]

@@ -163,7 +163,10 @@ class _Generation:
         missed = np.flatnonzero(self.numbers.take(rows) != numbers)
         if len(missed):
             wanted, index = np.unique(numbers.take(missed), return_inverse=True)
-            rows[missed] = self._search(wanted).take(index)
+            found = self._search(wanted)
+            rows[missed] = found.take(index)
+            is_here = found >= 0
+            self._table.put(wanted[is_here], found[is_here])
         return rows
 
     def _search(self, wanted: npt.NDArray[np.uint32]) -> npt.NDArray[np.intp]:

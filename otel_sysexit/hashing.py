@@ -12,17 +12,26 @@ import numpy.typing as npt
 
 _FACTOR: Final = np.uint64(0x9E3779B97F4A7C15)  # 2^64 divided by the golden ratio: odd, without a pattern
 
+_BITS_AT_FIRST: Final = 10
+
 
 class HashTable:
     """A row for each hash; numpy has no dictionary that takes a column, and a search in sorted numbers takes five times as long."""
 
-    def __init__(self, bits: int) -> None:
-        """Have room for 2^*bits* hashes; all rows are 0."""
-        self._shift = np.uint64(64 - bits)
-        self._rows = np.zeros(1 << bits, np.uint32)
+    def __init__(self, bits_max: int) -> None:
+        """Have room for up to 2^*bits_max* hashes, for few at first; all rows are 0."""
+        self._bits_max = bits_max
+        self._bits = min(bits_max, _BITS_AT_FIRST)
+        self._rows = np.zeros(1 << self._bits, np.uint32)
+        self._puts = 0
 
     def put(self, numbers: npt.NDArray[Any], rows: npt.NDArray[Any]) -> None:
-        """Note the *rows* of *numbers*, unsigned, [n]; of several with one hash the last counts."""
+        """Note the *rows* of *numbers*, unsigned, [n]; of several with one hash the last counts, until there is more room for them."""
+        self._puts += len(numbers)
+        while 2 * self._puts > len(self._rows) and self._bits < self._bits_max:
+            # The highest bits are the hash: one more of them leaves each where it was, and beside it room for another.
+            self._rows = np.repeat(self._rows, 2)
+            self._bits += 1
         self._rows[self._hash(numbers)] = rows
 
     def guess(self, numbers: npt.NDArray[Any]) -> npt.NDArray[np.intp]:
@@ -53,4 +62,4 @@ class HashTable:
         return rows
 
     def _hash(self, numbers: npt.NDArray[Any]) -> npt.NDArray[np.intp]:
-        return ((numbers.astype(np.uint64) * _FACTOR) >> self._shift).astype(np.intp)
+        return ((numbers.astype(np.uint64) * _FACTOR) >> np.uint64(64 - self._bits)).astype(np.intp)

@@ -6,6 +6,7 @@ What a burst took, and what code and constants were ever needed, would stay resi
 """
 
 import ctypes
+import time
 from typing import Any, Final
 
 import psutil
@@ -18,6 +19,10 @@ _LARGE_BYTES: Final = 8 << 20
 _KEPT_BYTES: Final = 16 << 20
 """At most, of what is free at the end of the memory."""
 _MADV_DONTNEED: Final = 4  # linux/mman.h
+_STARTED_SECONDS: Final = 3.0
+"""When it has started: libraries are imported, the connection is made."""
+_USED_SECONDS: Final = 5.0
+"""As often what is not in use is given back, while there are batches."""
 
 
 def keep_freed_memory() -> None:
@@ -51,6 +56,28 @@ def release_unused() -> None:
         if mapping.perms in ("r-xp", "r--p") and mapping.path.startswith("/") and not mapping.anonymous:
             begin, end = (int(address, 16) for address in mapping.addr.split("-"))
             madvise(begin, end - begin, _MADV_DONTNEED)
+
+
+class Unused:
+    """Has what is not in use given back: once when the agent has started, and now and then while it works; a rest costs nothing."""
+
+    def __init__(self) -> None:
+        """Plan nothing yet."""
+        self._due = float("inf")
+
+    def note_start(self) -> None:
+        """Plan it for when all is imported that is going to be."""
+        self._due = time.monotonic() + _STARTED_SECONDS
+
+    def note_batch(self) -> None:
+        """Plan it for some time after a batch."""
+        self._due = min(self._due, time.monotonic() + _USED_SECONDS)
+
+    def tick(self) -> None:
+        """Do it if it is due."""
+        if time.monotonic() >= self._due:
+            self._due = float("inf")
+            release_unused()
 
 
 def _mappings() -> list[Any]:

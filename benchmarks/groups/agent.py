@@ -24,8 +24,8 @@ _RING_SIZES = ("256KiB", "1MiB", "4MiB", "16MiB", "64MiB")
 _RING_RATE = 1_000_000
 _LOAD = (10, 1, 8, 100_000)
 """Processes, threads, kinds of calls, calls a second, for memory over time."""
-_REST_SECONDS = 17
-"""Longer than lies between two times that the agent gives memory back."""
+_REST_SECONDS = 7
+"""Longer than after the last batch the agent keeps memory that it does not use."""
 
 
 def measure(bench: Bench) -> Results:

@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+from otel_sysexit import memory
+
 
 def test_freed_memory_is_kept():
     """What a batch takes is there for the next one without a page fault."""
@@ -61,3 +63,18 @@ print(before, resident_kib())
     before, after = map(int, done.stdout.split())
 
     assert before - after > 10 << 10
+
+
+def test_it_is_given_back_after_batches_and_not_during_a_rest(monkeypatch):
+    """3 s after the start, and once 5 s after the first of any number of batches."""
+    now, given_back = [0.0], []
+    monkeypatch.setattr(memory.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(memory, "release_unused", lambda: given_back.append(now[0]))
+    unused = memory.Unused()
+    unused.note_start()
+    for now[0] in map(float, range(30)):
+        if 10 <= now[0] < 17:
+            unused.note_batch()
+        unused.tick()
+
+    assert given_back == [3, 15, 21]
