@@ -1,7 +1,7 @@
 """The whole agent: a million calls to a collector, its memory, what it takes when idle, how soon it captures."""
 
 import statistics
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import whole_agent
 from bench import Bench
@@ -12,6 +12,8 @@ from whole_agent import AttachTimes, Starts, Traced
 
 _RESIDENT_MB_MAX = 64
 _RATE = 300_000
+_MILLIONS = 5
+"""How often a million calls are made; the run counts in which a span took least of the agent: others disturb it less."""
 _SUSTAINED = {
     "calls": "",
     "seen a second": ",.0f",
@@ -33,10 +35,11 @@ def measure(bench: Bench) -> Results:
     load = [str(bench.storm), *map(str, _LOAD), str(bench.times(60, 5))]
     with bench.collector() as sink:
         starts = whole_agent.measure_starts(sink.endpoint, bench.times(10, 2))
-        million = whole_agent.run_million(bench.program, sink)
+        millions = [whole_agent.run_million(bench.program, sink) for _ in range(bench.times(_MILLIONS, 1))]
         long_run = whole_agent.trace(load, sink, rest_seconds=bench.times(_REST_SECONDS, 1))
         sustained = list(_sustain(bench, sink))
         ring_sizes = _ring_sizes(bench, sink)
+    million = min(millions, key=_cpu_us_a_span)
     idle = whole_agent.idle_share(bench.times(20, 2))
     attach = whole_agent.attach_times(bench.storm, bench.times(5_000, 500))
     imports = ", ".join(f"{title} {kib / 1024:.1f}" for title, kib in whole_agent.import_costs())
@@ -56,7 +59,7 @@ def measure(bench: Bench) -> Results:
             "memory_over_time": Table({"seconds under load": ".0f", "MiB resident": ".1f"}, points),
         },
         {
-            "million": _tell(million, sink.name),
+            "million": _tell(millions, million, sink.name),
             "imports": f"What imports take of it (MiB, one after the other in a new interpreter): {imports}.",
             "attach": _tell_attach(attach),
             "growth": _tell_growth(long_run),
@@ -179,12 +182,14 @@ def _idle_and_start(idle: float, starts: Starts) -> list[Goal]:
     ]
 
 
-def _tell(million: Traced, collector: str) -> str:
+def _tell(millions: Sequence[Traced], million: Traced, collector: str) -> str:
     ledger = million.ledger
     ours, others = _cpu_us_a_span(million)
+    median, _ = map(statistics.median, zip(*map(_cpu_us_a_span, millions), strict=True))
     return (
         f"The program took {numbers(million.printed)[0]:,.0f} ns a call; {ledger.delivered / ledger.seen:.1%} were delivered. "
-        f"For each delivered span the whole agent took {ours:.2f} µs of CPU, {collector} {others:.2f} µs."
+        f"For each delivered span the whole agent took {ours:.2f} µs of CPU, {collector} {others:.2f} µs. "
+        f"That is the best of {len(millions)} runs, the median is {median:.2f} µs: others on the machine only make it dearer."
     )
 
 
